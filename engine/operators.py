@@ -1,0 +1,159 @@
+"""The one cost table: every operator of one forward pass, recorded once; plain data.
+
+Parameters, MACs, memory, energy and coupled batch norms are all read from here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from math import prod
+
+from engine.layers import LayerId
+
+
+class Work(Enum):
+    """What an operator costs, as far as its rule tells."""
+
+    PRODUCT = "product"  # multiply-accumulates: convolutions, matrix products, attention
+    TRAFFIC = "traffic"  # reads and writes without MACs: pooling, normalisation, element-wise
+    FREE = "free"  # views and shape changes: nothing moves
+    UNKNOWN = "unknown"  # no rule: listed, never counted as zero
+
+
+@dataclass(frozen=True, slots=True)
+class TensorUse:
+    """A tensor as an operator reads or writes it.
+
+    Attributes:
+        number: the value's identity within the trace; writing in place gives a new one.
+        bits: of one element as it is stored (8 behind a dequantize operator, whatever its dtype).
+        weight: whether it comes from the model's parameters and buffers alone.
+        name: full name of the parameter or buffer that it is, else "".
+    """
+
+    number: int
+    shape: tuple[int, ...]
+    bits: int
+    weight: bool
+    name: str = ""
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> float:
+        """Bytes as stored, sub-byte elements packed."""
+        return self.elements * self.bits / 8
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Geometry of a convolution, one entry for each spatial axis.
+
+    Attributes:
+        kernel, stride, padding, dilation: in elements.
+        groups: independent groups of channels.
+        transposed: whether it is the transposed (fractionally strided) one.
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    transposed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator call.
+
+    Attributes:
+        layer: innermost layer that was running.
+        name: such as ``aten.convolution``.
+        macs: multiply-accumulates; None without a rule.
+        window: for convolutions.
+    """
+
+    layer: LayerId
+    name: str
+    work: Work
+    inputs: tuple[TensorUse, ...]
+    outputs: tuple[TensorUse, ...]
+    macs: int | None
+    window: Window | None = None
+
+    @property
+    def weights(self) -> tuple[TensorUse, ...]:
+        """Inputs that come from the model itself."""
+        return tuple(use for use in self.inputs if use.weight)
+
+    @property
+    def activations(self) -> tuple[TensorUse, ...]:
+        """Inputs that come from the sample."""
+        return tuple(use for use in self.inputs if not use.weight)
+
+
+class OperatorTable:
+    """The operators of one forward pass in order; immutable."""
+
+    def __init__(self, operators: tuple[Operator, ...]) -> None:
+        self._operators = operators
+
+    def __iter__(self) -> Iterator[Operator]:
+        return iter(self._operators)
+
+    def __len__(self) -> int:
+        return len(self._operators)
+
+    def macs(self) -> dict[LayerId, int]:
+        """Multiply-accumulates by layer, those of layers without any left out."""
+        sums: dict[LayerId, int] = {}
+        for operator in self._operators:
+            if operator.macs:
+                sums[operator.layer] = sums.get(operator.layer, 0) + operator.macs
+        return sums
+
+    def unattributed(self) -> dict[str, None]:
+        """Names of operators that have no rule, in order of appearance."""
+        return {one.name: None for one in self._operators if one.work is Work.UNKNOWN}
+
+    @cached_property
+    def _roots(self) -> dict[int, int]:
+        """The value behind each view, by number."""
+        roots: dict[int, int] = {}
+        for operator in self._operators:
+            if operator.work is Work.FREE and operator.inputs:
+                origin = operator.inputs[0].number
+                for use in operator.outputs:
+                    roots[use.number] = roots.get(origin, origin)
+        return roots
+
+    @cached_property
+    def _consumers(self) -> dict[int, list[Operator]]:
+        readers: dict[int, list[Operator]] = {}
+        for operator in self._operators:
+            if operator.work is not Work.FREE:
+                for number in {use.number for use in operator.inputs}:
+                    readers.setdefault(self._roots.get(number, number), []).append(operator)
+        return readers
+
+    def readers(self, use: TensorUse) -> tuple[Operator, ...]:
+        """The operators that read a value, through views or not, in order."""
+        return tuple(self._consumers.get(self._roots.get(use.number, use.number), ()))
+
+    def stored_bits(self, use: TensorUse) -> int:
+        """Bits in which an operator's output is kept: the most that any of its readers takes."""
+        root = self._roots.get(use.number, use.number)
+        return max(
+            (
+                read.bits
+                for reader in self.readers(use)
+                for read in reader.inputs
+                if self._roots.get(read.number, read.number) == root
+            ),
+            default=use.bits,
+        )

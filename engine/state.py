@@ -1,0 +1,152 @@
+"""All that the window may know: frozen snapshots of the session, and what changed between two."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Flag, auto
+from typing import Literal
+
+from engine.edits import Edit
+from engine.layers import LayerId, LayerTree
+from engine.metrics import Limit, MeasurementTable
+
+
+class Part(Flag):
+    """What a change touched, so that a view refreshes only for its own part."""
+
+    MODEL = auto()  # another model was opened
+    LAYERS = auto()  # structure, weights or bits of some layers
+    METRICS = auto()  # some series of some state
+    HISTORY = auto()  # the list of edits or the cursor
+    LIMITS = auto()
+    DATA = auto()  # which data set is chosen
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The opened model.
+
+    Attributes:
+        name: for titles; plain text from a file.
+        source: what opens it again, such as ``demo``, ``torchvision:resnet50`` or a path.
+        input_shape: shape of the sample input, batch first.
+        trained: False when the weights are random, so that its accuracy means nothing.
+    """
+
+    name: str
+    source: str
+    input_shape: tuple[int, ...]
+    trained: bool
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """The chosen data set."""
+
+    name: str
+    training_samples: int
+    validation_samples: int
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """One state of the model: after some of the edits.
+
+    Attributes:
+        id: names the state by its edits, so that undo finds its measurements again.
+    """
+
+    id: str
+    tree: LayerTree
+    table: MeasurementTable
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """An edit in the list, and what has been measured of the state behind it."""
+
+    edit: Edit
+    table: MeasurementTable
+
+
+@dataclass(frozen=True)
+class LimitStatus:
+    """A limit and whether the current model keeps within it; None: not known yet."""
+
+    limit: Limit
+    met: bool | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything about the open model at one moment.
+
+    Attributes:
+        history: all edits, also those undone.
+        cursor: how many of them are applied; 0 is the base model.
+    """
+
+    model: ModelInfo
+    base: ModelState
+    current: ModelState
+    history: tuple[HistoryEntry, ...]
+    cursor: int
+    limits: tuple[LimitStatus, ...] = ()
+    data: DataInfo | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a committed operation changed: which parts, which layers (by path), the result."""
+
+    parts: Part
+    layers: frozenset[LayerId]
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class LayerEffect:
+    """What an edit would do to one layer.
+
+    Attributes:
+        role: ``chosen`` by the user, ``coupled`` to a chosen one, or ``folded`` away.
+        before, after: channels on ``side``, zeros, or bits, as the edit has it.
+    """
+
+    layer: LayerId
+    role: Literal["chosen", "coupled", "folded"]
+    quantity: Literal["output channels", "input channels", "zeros", "weight bits"]
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an edit would do, told before it is applied.
+
+    Attributes:
+        before, after: totals by metric key (parameters, macs, energy, size).
+        notes: what the engineer must know, in plain sentences.
+    """
+
+    edit: Edit
+    layers: tuple[LayerEffect, ...]
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """A file that was written, re-opened and compared with the model in memory.
+
+    Attributes:
+        files: paths written.
+        largest_error: largest absolute difference of the re-opened model's outputs.
+        largest_output: largest absolute output, to weigh the error by.
+        bytes: size of the main file.
+    """
+
+    files: tuple[str, ...]
+    largest_error: float
+    largest_output: float
+    bytes: int
