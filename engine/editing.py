@@ -1,0 +1,142 @@
+"""What every handler of an edit gets and gives: the contract between session and methods.
+
+A handler never writes into a tensor of the model it is given (see :mod:`engine.sharing`).
+"""
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from engine.datasets import DataSet
+from engine.edits import HANDLERS, Edit, edit_name
+from engine.integer_layers import Folded, is_quantized
+from engine.job import Job
+from engine.layers import Layer, LayerId, LayerTree
+from engine.lazy import resolve
+from engine.state import LayerEffect
+from engine.tracing import Trace, layer_tree, trace
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One state of the model, as the handlers see it; to be read only.
+
+    Attributes:
+        inputs: the sample input that the model was traced with.
+        data: for calibration (its training split); None when none is chosen.
+        memo: analyses of this state that several edits or previews share, by name.
+    """
+
+    model: nn.Module
+    inputs: tuple[Tensor, ...]
+    trace: Trace
+    tree: LayerTree
+    data: DataSet | None = None
+    memo: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """The analysis of that name, made on first use."""
+        if name not in self.memo:
+            self.memo[name] = make()
+        value: T = self.memo[name]
+        return value
+
+
+class Handler(Protocol):
+    """How one kind of edit is decided, applied and told."""
+
+    def applies(self, module: nn.Module) -> bool:
+        """Whether the edit can be applied to that layer as it stands."""
+
+    def draft(self, edit: Any, subject: Subject, job: Job) -> Any:
+        """A decision good enough to tell sizes and costs; may skip looking at data."""
+
+    def decide(self, edit: Any, subject: Subject, job: Job) -> Any:
+        """The decision in full; raises EditRefused with the layers and the reason."""
+
+    def carry_out(self, decision: Any, model: nn.Module) -> None:
+        """Give ``model``, a sharing copy, the tensors and modules that were decided."""
+
+    def effects(self, decision: Any, subject: Subject) -> tuple[LayerEffect, ...]:
+        """What the decision does to each layer it touches."""
+
+    def notes(self, decision: Any) -> tuple[str, ...]:
+        """What the engineer must know of it, in plain sentences."""
+
+
+def handler_of(edit: Edit) -> Handler:
+    """The handler of an edit's kind."""
+    return _handler(type(edit))
+
+
+def _handler(kind: type[Edit]) -> Handler:
+    handler: Handler = resolve(HANDLERS[kind])()
+    return handler
+
+
+def methods_of(module: nn.Module) -> tuple[str, ...]:
+    """Names of the edits that can be applied to that layer as it stands."""
+    return tuple(edit_name(kind) for kind in HANDLERS if _handler(kind).applies(module))
+
+
+def look_at(model: nn.Module, inputs: tuple[Tensor, ...], data: DataSet | None = None) -> Subject:
+    """Trace a state: its operators, its layers, and nothing remembered yet."""
+    seen = trace(model, inputs)
+    return Subject(model, inputs, seen, layer_tree(model, seen.output_shapes, _described), data)
+
+
+def _described(module: nn.Module, layer: Layer) -> Layer:
+    """The layer with what its own tensors tell."""
+    own = [*module.parameters(recurse=False)]
+    weight = getattr(module, "weight", None)
+    quantized = is_quantized(module)
+    if quantized:
+        own.append(weight)  # type: ignore[arg-type]  # integer weights are a buffer
+    return replace(
+        layer,
+        kind=getattr(module, "kind", layer.kind) if _is_ours(module) else layer.kind,
+        parameters=sum(one.numel() for one in own),
+        zeros=sum(_zeros(one) for one in own),
+        weight_bits=weight.dtype.itemsize * 8 if isinstance(weight, Tensor) else None,
+        activation_bits=8 if quantized else None,
+        channels=_channels(module),
+        note=f"folded into {module.into}" if isinstance(module, Folded) else "",
+        methods=methods_of(module),
+    )
+
+
+def _is_ours(module: nn.Module) -> bool:
+    return is_quantized(module) or isinstance(module, Folded)
+
+
+def _channels(module: nn.Module) -> int | None:
+    for name in ("out_channels", "out_features", "num_features"):
+        value = getattr(module, name, None)
+        if isinstance(value, int):
+            return value
+    return None
+
+
+_zeros_of: MutableMapping[Tensor, tuple[int, int]] = WeakIdKeyDictionary()
+
+
+def _zeros(tensor: Tensor) -> int:
+    """Zero elements; counted once for each version of a tensor, as states share tensors."""
+    if tensor.device.type == "meta":
+        return 0
+    version, zeros = _zeros_of.get(tensor, (-1, 0))
+    if version != tensor._version:
+        zeros = tensor.numel() - int(torch.count_nonzero(tensor))
+        _zeros_of[tensor] = (tensor._version, zeros)
+    return zeros
+
+
+def module_at(model: nn.Module, layer: LayerId) -> nn.Module:
+    """The module of that canonical path."""
+    return model.get_submodule(layer)

@@ -1,0 +1,89 @@
+"""Copies of a model that share its tensors.
+
+The one rule of sharing: whatever writes in place takes its own copies first. Edits replace
+tensors and never write into them, so that every earlier state keeps its bits.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from engine.errors import ModelUnreadable
+from engine.layers import LayerId
+
+
+def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers with their full names, shared ones once under their first name."""
+    seen: set[int] = set()
+    for named in (model.named_parameters, model.named_buffers):
+        for name, tensor in named(remove_duplicate=True):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, tensor
+
+
+def share(model: nn.Module, swap: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> nn.Module:
+    """A copy of the module tree over the same tensors, or over ``swap(tensor)`` for each.
+
+    Takes time in proportion to the number of modules, and no memory for tensors.
+
+    Raises:
+        ModelUnreadable: some module refuses to be copied.
+    """
+    memo: dict[int, Tensor] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers, module.__dict__):
+            for tensor in held.values():
+                if isinstance(tensor, Tensor) and id(tensor) not in memo:
+                    memo[id(tensor)] = swap(tensor)
+    try:
+        return copy.deepcopy(model, memo)
+    except (TypeError, RuntimeError, RecursionError) as error:
+        raise ModelUnreadable(
+            f"The model cannot be copied, which every edit needs: {error}.",
+            "Remove what cannot be copied (open files, locks, generators) from its modules.",
+        ) from error
+
+
+def share_for_running(model: nn.Module) -> nn.Module:
+    """A copy that may be run freely: weights shared, float buffers its own.
+
+    A forward that updates buffers (running statistics, caches) then writes into its own copy.
+    Integer buffers of more than one element are weights in integer form, which nothing updates.
+    """
+    counters_and_floats = {
+        id(buffer)
+        for buffer in model.buffers()
+        if buffer.is_floating_point() or buffer.numel() == 1
+    }
+    return share(
+        model,
+        lambda tensor: tensor.clone() if id(tensor) in counters_and_floats else tensor,
+    )
+
+
+def unshared_bytes(model: nn.Module, others: set[int]) -> int:
+    """Bytes of storages that ``model`` holds and that are not in ``others``; adds them to it."""
+    size = 0
+    for _, tensor in tensors_of(model):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in others:
+            others.add(storage._cdata)
+            size += storage.nbytes()
+    return size
+
+
+def own_parameter(tensor: Tensor) -> nn.Parameter:
+    """A parameter over a new tensor, with no history."""
+    return nn.Parameter(tensor.detach(), requires_grad=torch.is_floating_point(tensor))
+
+
+def replace_module(model: nn.Module, layer: LayerId, module: nn.Module) -> None:
+    """Put ``module`` wherever the layer stands in ``model``, under its aliases too."""
+    old = model.get_submodule(layer)
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if child is old:
+                setattr(parent, name, module)

@@ -1,0 +1,1 @@
+"""Opening models: the demo, torchvision's, and checkpoints that Secateur exported."""

@@ -1,0 +1,214 @@
+"""The description that travels inside an exported checkpoint: enough to rebuild the model.
+
+It names the architecture and lists, layer by layer, what differs from it: channel counts, integer
+weights with their grids, folded batch norms. It says what the model is, not how it became so.
+"""
+
+import json
+from dataclasses import asdict, field
+from typing import Any
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from engine.errors import ModelUnreadable
+from engine.integer_layers import QUANTIZED, Folded, is_quantized, quantized_from
+from engine.layers import LayerId
+from engine.sharing import replace_module
+from engine.sources.architectures import build
+
+KEY = "secateur"
+VERSION = 1
+
+_STRUCTURE = (
+    "in_channels", "out_channels", "groups", "in_features", "out_features",
+    "num_features", "num_parameters", "normalized_shape",
+)  # fmt: skip
+
+
+@dataclass(config=ConfigDict(extra="forbid", frozen=True))
+class LayerDescription:
+    """What differs in one layer.
+
+    Attributes:
+        structure: hyperparameters by torch's names.
+        input_scale, input_zero_point: set for layers of integer weights.
+        bias: whether a layer of integer weights has a bias.
+        folded_into: set for a batch norm that went into another layer.
+    """
+
+    structure: dict[str, int | tuple[int, ...]] = field(default_factory=dict)
+    input_scale: float | None = None
+    input_zero_point: int | None = None
+    bias: bool | None = None
+    folded_into: str | None = None
+
+
+@dataclass(config=ConfigDict(extra="forbid", frozen=True))
+class Description:
+    """A model: its architecture's name, its input, and the layers that differ.
+
+    Attributes:
+        parameters: shapes of bare parameters that differ, by full name.
+        tied: names of tensors that are the same as another, which alone is stored.
+    """
+
+    version: int
+    source: str
+    input_shape: tuple[int, ...]
+    trained: bool
+    layers: dict[str, LayerDescription] = field(default_factory=dict)
+    parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    tied: dict[str, str] = field(default_factory=dict)
+
+
+def describe(
+    model: nn.Module, source: str, input_shape: tuple[int, ...], trained: bool
+) -> tuple[Description, dict[str, Tensor]]:
+    """The description of ``model``, and the tensors to store beside it."""
+    reference = build(source, "meta").model
+    layers = {}
+    for name, module in model.named_modules():
+        found = _difference(module, reference.get_submodule(name))
+        if found is not None:
+            layers[name] = found
+    tensors: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        owner = first.setdefault(id(tensor), name)
+        if owner == name:
+            tensors[name] = tensor.detach().contiguous()
+        else:
+            tied[name] = owner
+    shapes = {name: tuple(tensor.shape) for name, tensor in reference.named_parameters()}
+    bare = {
+        name: tuple(parameter.shape)
+        for name, parameter in model.named_parameters()
+        if name.rpartition(".")[0] not in layers and shapes.get(name) != tuple(parameter.shape)
+    }
+    return Description(VERSION, source, input_shape, trained, layers, bare, tied), tensors
+
+
+def to_metadata(description: Description) -> dict[str, str]:
+    """The description as a safetensors file holds it."""
+    return {KEY: json.dumps(asdict(description), separators=(",", ":"))}
+
+
+def read_description(metadata: dict[str, str], file: str) -> Description:
+    """The description in a file's metadata.
+
+    Raises:
+        ModelUnreadable: there is none, or it is not one that this version can read.
+    """
+    if KEY not in metadata:
+        raise ModelUnreadable(
+            f"{file} holds tensors only, without the architecture they belong to. "
+            "Other checkpoints than those that Secateur exported cannot be opened yet."
+        )
+    try:
+        found = TypeAdapter(Description).validate_json(metadata[KEY])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "description"
+        raise ModelUnreadable(f"{file}: {where}: {first['msg']}.") from error
+    if found.version != VERSION:
+        raise ModelUnreadable(
+            f"{file} was written by another version of Secateur (format {found.version}).",
+            "Open it with that version, or export it again.",
+        )
+    return found
+
+
+def rebuild(description: Description, tensors: dict[str, Tensor]) -> nn.Module:
+    """The model that the description and the tensors stand for, in evaluation mode.
+
+    Raises:
+        ModelUnreadable: the two do not fit each other.
+    """
+    model = build(description.source).model
+    try:
+        for name, layer in description.layers.items():
+            _restore(model, LayerId(name), layer)
+        for name, shape in description.parameters.items():
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, nn.Parameter(torch.empty(shape)))
+        state = {**tensors, **{name: tensors[owner] for name, owner in description.tied.items()}}
+        model.load_state_dict(state, strict=True, assign=True)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        lines = str(error).splitlines()
+        raise ModelUnreadable(
+            f"The tensors do not fit the described architecture: {' '.join(lines[:2])}",
+            "Export the checkpoint again.",
+        ) from error
+    return model.eval()
+
+
+def _difference(module: nn.Module, reference: nn.Module) -> LayerDescription | None:
+    if isinstance(module, Folded):
+        return LayerDescription(folded_into=module.into)
+    structure = {
+        name: getattr(module, name)
+        for name in _STRUCTURE
+        if isinstance(getattr(module, name, None), int | tuple)
+        and getattr(module, name) != getattr(reference, name, None)
+    }
+    if is_quantized(module):
+        found: Any = module
+        return LayerDescription(
+            structure, found.input_scale, found.input_zero_point, found.bias is not None
+        )
+    return LayerDescription(structure) if structure else None
+
+
+def _restore(model: nn.Module, layer: LayerId, found: LayerDescription) -> None:
+    """Give one layer the described structure, its tensors left empty."""
+    module: Any = model.get_submodule(layer)
+    if found.folded_into is not None:
+        replace_module(model, layer, Folded(type(module).__name__, found.folded_into))
+        return
+    for name, value in found.structure.items():
+        if name not in _STRUCTURE or type(getattr(module, name)) is not type(value):
+            raise ValueError(f"{layer} has no {name} of that kind")
+        setattr(module, name, value)
+    for name, shape in _shapes(module).items():
+        old = getattr(module, name, None)
+        if isinstance(old, nn.Parameter):
+            setattr(module, name, nn.Parameter(old.new_empty(shape)))
+        elif isinstance(old, Tensor):
+            setattr(module, name, old.new_empty(shape))
+    if found.input_scale is not None and found.input_zero_point is not None:
+        if type(module) not in QUANTIZED:
+            raise ValueError(f"{layer} ({type(module).__name__}) cannot hold integer weights")
+        channels = module.weight.shape[0]
+        quantized = quantized_from(
+            module,
+            torch.empty(module.weight.shape, dtype=torch.int8),
+            torch.empty(channels) if found.bias else None,
+            torch.empty(channels),
+            found.input_scale,
+            found.input_zero_point,
+        )
+        replace_module(model, layer, quantized)
+
+
+def _shapes(module: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes that the module's tensors must have by its hyperparameters."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        sides = (module.out_channels, module.in_channels // module.groups)
+        if module.transposed:
+            sides = (module.in_channels, module.out_channels // module.groups)
+        return {"weight": (*sides, *module.kernel_size), "bias": (module.out_channels,)}
+    if isinstance(module, nn.Linear):
+        return {
+            "weight": (module.out_features, module.in_features),
+            "bias": (module.out_features,),
+        }
+    if isinstance(module, nn.LayerNorm):
+        return dict.fromkeys(("weight", "bias"), tuple(module.normalized_shape))
+    count = getattr(module, "num_features", getattr(module, "num_parameters", None))
+    if count is None:
+        return {}
+    return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (count,))

@@ -1,0 +1,317 @@
+"""Model and sample input in, layer tree and operator table out; nothing is computed.
+
+The forward pass runs on a copy whose tensors are fake (shape, dtype and device without data), so
+the user's model never sees a hook, whatever its forward does.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from engine.errors import ForwardFailed
+from engine.layers import ROOT, Layer, LayerId, LayerTree
+from engine.operators import Operator, OperatorTable, TensorUse, Window, Work
+from engine.sharing import share, tensors_of
+
+aten = torch.ops.aten
+
+# Operators that move data without multiplying-accumulating and that carry no tag saying so.
+_TRAFFIC = frozenset(
+    str(packet)
+    for packet in (
+        aten.native_batch_norm, aten._native_batch_norm_legit,
+        aten._native_batch_norm_legit_no_training, aten.cudnn_batch_norm,
+        aten.native_layer_norm, aten.native_group_norm, aten._fused_rms_norm,
+        aten._softmax, aten._log_softmax, aten._safe_softmax,
+        aten.max_pool2d_with_indices, aten.max_pool3d_with_indices, aten.avg_pool2d,
+        aten.avg_pool3d, aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d,
+        aten.adaptive_max_pool2d, aten.adaptive_max_pool3d,
+        aten.mean, aten.sum, aten.amax, aten.amin, aten.max, aten.min, aten.argmax, aten.prod,
+        aten.var, aten.var_mean, aten.std, aten.cumsum, aten.norm, aten.linalg_vector_norm,
+        aten.cat, aten.stack, aten.clone, aten.copy, aten.copy_, aten._to_copy,
+        aten.constant_pad_nd, aten.reflection_pad2d, aten.replication_pad2d,
+        aten.index, aten.index_select, aten.gather, aten.embedding, aten.roll, aten.repeat,
+        aten.flip, aten.topk, aten.sort, aten.masked_fill, aten.tril, aten.triu,
+        aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.upsample_bicubic2d,
+        aten.channel_shuffle, aten.native_channel_shuffle, aten.pixel_shuffle,
+        aten.full, aten.full_like, aten.zeros, aten.zeros_like, aten.ones, aten.ones_like,
+        aten.arange, aten.linspace, aten.fill_, aten.zero_, aten.new_zeros, aten.new_full,
+        aten.scalar_tensor, aten.empty, aten.empty_like, aten.new_empty, aten.bernoulli_,
+        aten._unsafe_index, aten.native_dropout, aten.grid_sampler_2d,
+        aten.hardswish, aten.hardswish_, aten.im2col, aten.col2im,
+    )
+)  # fmt: skip
+_FREE = frozenset(
+    str(packet)
+    for packet in (
+        aten.detach, aten.alias, aten._unsafe_view, aten.lift_fresh, aten._reshape_alias,
+        aten.as_strided_, aten.squeeze_, aten.unsqueeze_, aten.t_, aten.transpose_,
+        aten.lift,
+    )
+)  # fmt: skip
+_QUANTIZED = "quantized_decomposed."
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one forward pass showed.
+
+    Attributes:
+        output_shapes: of the first tensor that each layer put out, by path.
+        result_shapes: of all tensors that the model put out, in order.
+    """
+
+    operators: OperatorTable
+    output_shapes: dict[LayerId, tuple[int, ...]]
+    result_shapes: tuple[tuple[int, ...], ...]
+
+
+def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
+    """Record one forward pass in evaluation mode on inputs of these shapes and dtypes.
+
+    Raises:
+        ForwardFailed: the model's forward raised; the message names the layer.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fake = faker(mode)
+    copy = share(model, fake).eval()
+    samples = tuple(fake(tensor) for tensor in inputs)
+    recorder = _Recorder({id(tensor): name for name, tensor in tensors_of(copy)})
+    _watch(copy, recorder)
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    # The fused attention kernel hides its matrix products from the recorder.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), mode, recorder:
+            result = copy(*samples)
+    except Exception as error:
+        raise _forward_failed(error, recorder.current, inputs) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+    shapes = tuple(tuple(leaf.shape) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+    return Trace(OperatorTable(tuple(recorder.operators)), recorder.shapes, shapes)
+
+
+def layer_tree(
+    model: nn.Module, shapes: dict[LayerId, tuple[int, ...]], describe: "Describe"
+) -> LayerTree:
+    """The modules of ``model`` as layers, shared ones once, with what ``describe`` adds."""
+    canonical: dict[int, LayerId] = {}
+    aliases: dict[LayerId, list[str]] = {}
+    modules: list[tuple[LayerId, nn.Module]] = []
+    for name, module in model.named_modules(remove_duplicate=False):
+        first = canonical.setdefault(id(module), LayerId(name))
+        if first == name:
+            modules.append((first, module))
+        else:
+            aliases.setdefault(first, []).append(name)
+    return LayerTree(
+        describe(
+            module,
+            Layer(
+                id_,
+                type(module).__name__,
+                shapes.get(id_),
+                aliases=tuple(aliases.get(id_, ())),
+            ),
+        )
+        for id_, module in modules
+    )
+
+
+Describe = Callable[[nn.Module, Layer], Layer]
+
+
+def faker(mode: FakeTensorMode, requires_grad: bool = False) -> Callable[[Tensor], Tensor]:
+    """A function that gives each tensor's fake: shape, strides and dtype, no data.
+
+    Args:
+        requires_grad: whether every float parameter's fake takes part in autograd.
+    """
+
+    def fake(tensor: Tensor) -> Tensor:
+        device = "cpu" if tensor.device.type == "meta" else tensor.device
+        with mode:
+            empty = torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device
+            )
+            if isinstance(tensor, nn.Parameter):
+                return nn.Parameter(empty, requires_grad and empty.is_floating_point())
+            return empty
+
+    return fake
+
+
+def _watch(model: nn.Module, recorder: "_Recorder") -> None:
+    """Tell the recorder which layer runs; ``model`` is the recorder's own copy."""
+    for name, module in model.named_modules():
+        module.register_forward_pre_hook(recorder.entering(LayerId(name)), prepend=True)
+        module.register_forward_hook(recorder.leaving(LayerId(name)))
+
+
+def _forward_failed(error: Exception, layer: LayerId, inputs: tuple[Tensor, ...]) -> ForwardFailed:
+    shapes = " and ".join("×".join(map(str, tensor.shape)) for tensor in inputs)
+    where = f"in layer {layer}" if layer else "at its top level"
+    cause = str(error).strip().splitlines()
+    return ForwardFailed(
+        f"The model stopped {where} on an input of {shapes}: "
+        f"{cause[0] if cause else type(error).__name__}"
+    )
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down every operator that reaches the dispatcher."""
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operators: list[Operator] = []
+        self.shapes: dict[LayerId, tuple[int, ...]] = {}
+        self._names = names
+        self._stack: list[LayerId] = [ROOT]
+        self._uses: dict[int, TensorUse] = {}
+        self._alive: list[Tensor] = []  # ids are only unique while their tensors live
+
+    @property
+    def current(self) -> LayerId:
+        """Innermost layer that was running last."""
+        return self._stack[-1]
+
+    def entering(self, layer: LayerId) -> Callable[[nn.Module, Any], None]:
+        """A pre-forward hook for that layer."""
+
+        def hook(_module: nn.Module, _inputs: Any) -> None:
+            self._stack.append(layer)
+
+        return hook
+
+    def leaving(self, layer: LayerId) -> Callable[[nn.Module, Any, Any], None]:
+        """A forward hook for that layer."""
+
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self._stack.pop()
+            for leaf in tree_leaves(output):
+                if isinstance(leaf, Tensor):
+                    self.shapes[layer] = tuple(leaf.shape)
+                    break
+
+        return hook
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        inputs = tuple(
+            self._use(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)
+        )
+        out = func(*args, **kwargs)
+        work = _work_of(func)
+        macs = _macs_of(func, args, kwargs, out) if work is Work.PRODUCT else 0
+        outputs = tuple(
+            self._written(func, leaf, inputs)
+            for leaf in tree_leaves(out)
+            if isinstance(leaf, Tensor)
+        )
+        if not outputs:  # a question about a tensor, not work on it
+            return out
+        self.operators.append(
+            Operator(
+                self.current,
+                str(func._overloadpacket),
+                work,
+                inputs,
+                outputs,
+                None if work is Work.UNKNOWN else macs,
+                _window_of(func, args),
+            )
+        )
+        return out
+
+    def _use(self, tensor: Tensor) -> TensorUse:
+        use = self._uses.get(id(tensor))
+        if use is None:
+            name = self._names.get(id(tensor), "")
+            use = self._remember(tensor, _bits(tensor.dtype), bool(name), name)
+        return use
+
+    def _remember(self, tensor: Tensor, bits: int, weight: bool, name: str = "") -> TensorUse:
+        use = TensorUse(len(self._alive), tuple(tensor.shape), bits, weight, name)
+        self._alive.append(tensor)
+        self._uses[id(tensor)] = use
+        return use
+
+    def _written(self, func: Any, tensor: Tensor, inputs: tuple[TensorUse, ...]) -> TensorUse:
+        weight = bool(inputs) and all(use.weight for use in inputs)
+        if _work_of(func) is Work.FREE and inputs and not _is_quantize(func):
+            # Views; and behind dequantize what is stored is still the integer, the float is
+            # the arithmetic's notation.
+            bits = inputs[0].bits
+        else:
+            bits = _bits(tensor.dtype)
+        return self._remember(tensor, bits, weight)
+
+
+def _work_of(func: Any) -> Work:
+    packet = str(func._overloadpacket)
+    if func._overloadpacket in flop_registry or packet in _ATTENTION:
+        return Work.PRODUCT
+    if func.is_view or packet in _FREE or packet.startswith(_QUANTIZED):
+        return Work.FREE  # a value is rounded as it is written: no traffic of its own
+    if packet in _TRAFFIC or _is_pointwise(func):
+        return Work.TRAFFIC
+    return Work.UNKNOWN
+
+
+def _is_quantize(func: Any) -> bool:
+    return str(func._overloadpacket).startswith(f"{_QUANTIZED}quantize")
+
+
+def _is_pointwise(func: Any) -> bool:
+    # Only some in-place variants carry their operator's tag, so the plain one is asked as well.
+    if torch.Tag.pointwise in func.tags:
+        return True
+    plain = getattr(aten, func._schema.name.removeprefix("aten::").removesuffix("_"), None)
+    return plain is not None and any(
+        torch.Tag.pointwise in getattr(plain, overload).tags for overload in plain.overloads()
+    )
+
+
+# The CPU's fused attention has no formula in torch's registry; the others share this signature.
+_ATTENTION = frozenset({str(aten._scaled_dot_product_flash_attention_for_cpu)})
+
+
+def _macs_of(func: Any, args: Any, kwargs: Any, out: Any) -> int:
+    if str(func._overloadpacket) in _ATTENTION:
+        query, key, value = (tuple(tensor.shape) for tensor in args[:3])
+        batch_heads, length, width = query[0] * query[1], query[2], query[3]
+        return int(batch_heads * length * key[2] * (width + value[3]))
+    # torch's formulas count a multiply-accumulate as two operations.
+    return int(flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)) // 2
+
+
+def _window_of(func: Any, args: Any) -> Window | None:
+    if func._overloadpacket is not aten.convolution:
+        return None
+    _, weight, _, stride, padding, dilation, transposed, _, groups = args[:9]
+    return Window(
+        tuple(weight.shape[2:]),
+        tuple(stride),
+        tuple(padding),
+        tuple(dilation),
+        int(groups),
+        bool(transposed),
+    )
+
+
+def _bits(dtype: torch.dtype) -> int:
+    return 1 if dtype is torch.bool else dtype.itemsize * 8
+
+
+def sample_inputs(shapes: Iterable[tuple[int, ...]]) -> tuple[Tensor, ...]:
+    """Seeded standard-normal float32 inputs of these shapes."""
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(shape, generator=generator) for shape in shapes)
