@@ -1,0 +1,1 @@
+"""Modelled energy: hardware descriptions and what a layer costs on them."""
