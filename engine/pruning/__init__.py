@@ -1,0 +1,1 @@
+"""Pruning: single weights by masks, whole channels by really smaller tensors."""

@@ -1,0 +1,113 @@
+"""Ranges of activations and weights, by torchao's observers; one pass serves all layers."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.datasets import DataSet
+from engine.editing import module_at
+from engine.integer_layers import INPUT_RANGE, WEIGHT_RANGE
+from engine.job import Job
+from engine.layers import LayerId
+from engine.sharing import share_for_running
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Affine int8 grid of a tensor: value = (integer - zero_point) * scale."""
+
+    scale: float
+    zero_point: int
+
+
+def input_grids(
+    model: nn.Module,
+    layers: tuple[LayerId, ...],
+    inputs: tuple[Tensor, ...],
+    data: DataSet | None,
+    samples: int,
+    job: Job,
+) -> dict[LayerId, Grid]:
+    """The grid of each layer's input, from a histogram over calibration samples.
+
+    Args:
+        inputs: used when there are no data: their shape, filled with seeded noise.
+        data: its training split only.
+
+    Layers that the samples never reach are absent.
+    """
+    copy = share_for_running(model).eval()
+    observers = {layer: _histogram() for layer in layers}
+    for layer, observer in observers.items():
+        module_at(copy, layer).register_forward_pre_hook(_Observing(observer))
+    with torch.inference_mode():
+        for batch in job.track(_batches(inputs, data, samples), "Calibrating"):
+            copy(*batch)
+    grids = {}
+    for layer, observer in observers.items():
+        if observer.min_val.numel() and torch.isfinite(observer.min_val):
+            scale, zero_point = observer.calculate_qparams()
+            grids[layer] = Grid(float(scale), int(zero_point))
+    return grids
+
+
+def weight_scales(weight: Tensor) -> Tensor:
+    """One symmetric scale for each output channel, float32 (channels,); weight channels first."""
+    observer = _pt2e().PerChannelMinMaxObserver(
+        ch_axis=0,
+        dtype=torch.int8,
+        qscheme=torch.per_channel_symmetric,
+        quant_min=WEIGHT_RANGE[0],
+        quant_max=WEIGHT_RANGE[1],
+    )
+    observer(weight)
+    scale: Tensor = observer.calculate_qparams()[0]
+    return scale.float()
+
+
+class _Observing:
+    """Pre-forward hook that shows a layer's input to an observer."""
+
+    def __init__(self, observer: Any) -> None:
+        self._observer = observer
+
+    def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._observer(inputs[0])
+
+
+def _batches(
+    inputs: tuple[Tensor, ...], data: DataSet | None, samples: int
+) -> list[tuple[Tensor, ...]]:
+    if data is None:
+        return [inputs]
+    images = data.training.images
+    # Evenly spread: the split's order says nothing, a data set's order often does.
+    chosen = torch.linspace(0, len(images) - 1, min(samples, len(images))).round().long()
+    return [(batch,) for batch in images[chosen].split(BATCH)]
+
+
+def _histogram() -> Any:
+    return _pt2e().HistogramObserver(
+        dtype=torch.int8,
+        qscheme=torch.per_tensor_affine,
+        quant_min=INPUT_RANGE[0],
+        quant_max=INPUT_RANGE[1],
+    )
+
+
+def _pt2e() -> Any:
+    # WORKAROUND: importing torchao 0.18 under torch 2.14 logs a deprecation of torch's own
+    # register_constant, which says nothing to our users.
+    logger = logging.getLogger("torch.utils._pytree")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        import torchao.quantization.pt2e as pt2e
+    finally:
+        logger.setLevel(level)
+    return pt2e

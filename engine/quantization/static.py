@@ -1,0 +1,187 @@
+"""Static int8 quantization: weights per output channel, inputs per tensor by calibration."""
+
+import torch
+from torch import Tensor, nn
+
+from engine.editing import Subject, module_at
+from engine.edits import LayersQuantized, Quantize, QuantizedLayer
+from engine.errors import EditRefused
+from engine.integer_layers import (
+    QUANTIZED,
+    WEIGHT_RANGE,
+    Folded,
+    is_quantized,
+    quantized_from,
+)
+from engine.job import Job
+from engine.layers import LayerId
+from engine.operators import OperatorTable
+from engine.quantization.calibration import Grid, input_grids, weight_scales
+from engine.sharing import replace_module
+from engine.state import LayerEffect
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class StaticQuantization:
+    """Handler of :class:`engine.edits.Quantize`."""
+
+    def applies(self, module: nn.Module) -> bool:
+        """Convolutions and linear layers in float, of exactly torch's types."""
+        return type(module) in QUANTIZED and not is_quantized(module)
+
+    def draft(self, edit: Quantize, subject: Subject, job: Job) -> LayersQuantized:
+        """Bits and foldings without looking at data: all scales are 1."""
+        self._check(edit, subject)
+        return LayersQuantized(
+            tuple(
+                QuantizedLayer(
+                    layer,
+                    _batch_norm_behind(layer, subject),
+                    (1.0,) * len(_weight(module_at(subject.model, layer))),
+                    1.0,
+                    0,
+                )
+                for layer in edit.layers
+            ),
+            _calibration_text(edit, subject),
+        )
+
+    def decide(self, edit: Quantize, subject: Subject, job: Job) -> LayersQuantized:
+        """Calibrate, and find the weights' scales behind the folding."""
+        self._check(edit, subject)
+        grids = input_grids(
+            subject.model,
+            edit.layers,
+            subject.inputs,
+            subject.data,
+            edit.calibration_samples,
+            job,
+        )
+        decided = []
+        for layer in job.track(edit.layers, "Rounding weights"):
+            if layer not in grids:
+                raise EditRefused(
+                    f"{layer} is not reached by the calibration samples, "
+                    "or its input holds values that are not finite."
+                )
+            decided.append(self._decide_layer(layer, grids[layer], subject))
+        return LayersQuantized(tuple(decided), _calibration_text(edit, subject))
+
+    def carry_out(self, decision: LayersQuantized, model: nn.Module) -> None:
+        """Replace the layers by quantized ones, and folded batch norms by identities."""
+        for one in decision.layers:
+            module = module_at(model, one.layer)
+            norm = None if one.folded is None else module_at(model, one.folded)
+            weight, bias = _folded(module, norm)
+            scales = torch.tensor(one.weight_scales, dtype=torch.float32)
+            quantized = quantized_from(
+                module, _rounded(weight, scales), bias, scales,
+                one.input_scale, one.input_zero_point,
+            )  # fmt: skip
+            replace_module(model, one.layer, quantized)
+            if one.folded is not None:
+                replace_module(model, one.folded, Folded(type(norm).__name__, one.layer))
+
+    def effects(self, decision: LayersQuantized, subject: Subject) -> tuple[LayerEffect, ...]:
+        """Weight bits of each layer; batch norms that go away."""
+        effects = []
+        for one in decision.layers:
+            before = subject.tree[one.layer].weight_bits or 32
+            effects.append(LayerEffect(one.layer, "chosen", "weight bits", before, 8))
+            if one.folded is not None:
+                channels = subject.tree[one.folded].channels or 0
+                effects.append(
+                    LayerEffect(one.folded, "folded", "output channels", channels, channels)
+                )
+        return tuple(effects)
+
+    def notes(self, decision: LayersQuantized) -> tuple[str, ...]:
+        """What the ranges rest on, and what latency on this machine will show."""
+        return (
+            decision.calibration,
+            "On this machine quantized layers run as a simulation: their latency here is not "
+            "that of an integer runtime.",
+        )
+
+    def _check(self, edit: Quantize, subject: Subject) -> None:
+        if edit.weight_bits != 8 or edit.activation_bits != 8:
+            raise EditRefused("Only 8 bits for weights and activations are supported yet.")
+        if edit.calibration_samples < 1:
+            raise EditRefused("Calibration needs at least one sample.")
+        for layer in edit.layers:
+            module = module_at(subject.model, layer)
+            if is_quantized(module):
+                raise EditRefused(f"{layer} is quantized already.")
+            if not self.applies(module):
+                raise EditRefused(f"{layer} ({type(module).__name__}) cannot be quantized.")
+
+    def _decide_layer(self, layer: LayerId, grid: Grid, subject: Subject) -> QuantizedLayer:
+        norm = _batch_norm_behind(layer, subject)
+        weight, _ = _folded(
+            module_at(subject.model, layer),
+            None if norm is None else module_at(subject.model, norm),
+        )
+        scales = tuple(weight_scales(weight).tolist())
+        return QuantizedLayer(layer, norm, scales, grid.scale, grid.zero_point)
+
+
+def _calibration_text(edit: Quantize, subject: Subject) -> str:
+    if subject.data is None:
+        return "Calibrated on random noise, as no data set is chosen: expect poor accuracy."
+    count = min(edit.calibration_samples, len(subject.data.training))
+    return f"Calibrated on {count} training samples of {subject.data.name}."
+
+
+def _weight(module: nn.Module) -> Tensor:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach()
+
+
+def _batch_norm_behind(layer: LayerId, subject: Subject) -> LayerId | None:
+    """The batch norm that reads this layer's output, alone and as its only input."""
+    table: OperatorTable = subject.trace.operators
+    own = [one for one in table if one.layer == layer and one.macs]
+    if len(own) != 1:
+        return None  # a shared layer: its batch norms differ from call to call
+    readers = table.readers(own[0].outputs[0])
+    if len(readers) != 1 or "batch_norm" not in readers[0].name:
+        return None
+    reader = readers[0]
+    module = module_at(subject.model, reader.layer)
+    runs = sum(one.layer == reader.layer and one.name == reader.name for one in table)
+    if runs != 1 or not isinstance(module, _BATCH_NORMS) or module.running_var is None:
+        return None
+    return reader.layer
+
+
+def _folded(module: nn.Module, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias with the batch norm behind them taken in, float32.
+
+    In float64 and by exactly rounded operations only (product, sum, quotient, square root), so
+    that every machine gets the same bits (Jacob et al., 2018, section 3.2, for the formula).
+    """
+    weight, bias = _weight(module), module.bias
+    assert bias is None or isinstance(bias, Tensor)
+    if norm is None:
+        return weight, None if bias is None else bias.detach()
+    assert isinstance(norm, _BATCH_NORMS)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    mean, variance = norm.running_mean.double(), norm.running_var.double()
+    gain = 1 / (variance + norm.eps).sqrt()
+    if norm.weight is not None:
+        gain = norm.weight.detach().double() * gain
+    shift = -mean if bias is None else bias.detach().double() - mean
+    moved = shift * gain
+    if norm.bias is not None:
+        moved = moved + norm.bias.detach().double()
+    scaled = weight.double() * gain.reshape(-1, *(1,) * (weight.dim() - 1))
+    return scaled.float(), moved.float()
+
+
+def _rounded(weight: Tensor, scales: Tensor) -> Tensor:
+    """Integers of the weights, int8, channels first."""
+    quotient = weight / scales.reshape(-1, *(1,) * (weight.dim() - 1))
+    return quotient.round().clamp(*WEIGHT_RANGE).to(torch.int8)

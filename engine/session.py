@@ -1,0 +1,470 @@
+"""A session: the base model, the list of edits, and a cursor in it. The only mutable object.
+
+Undo moves the cursor over an immutable list; it runs no inverse commands. States share tensors,
+and only dropped ones are rebuilt, from the recorded decisions. Measurements are filed under the
+state they belong to.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from engine.datasets import DataSet, load_data
+from engine.editing import Subject, handler_of, look_at
+from engine.edits import AppliedEdit, Edit
+from engine.energy.hardware import default_hardware
+from engine.energy.model import estimate
+from engine.errors import (
+    DataSetMismatch,
+    DataSetNotFound,
+    EditRefused,
+    ForwardFailed,
+    OutOfMemory,
+    RecipeMismatch,
+)
+from engine.evaluate import accuracy
+from engine.export.checkpoint import export_checkpoint
+from engine.job import Job
+from engine.layers import LayerId
+from engine.lazy import resolve
+from engine.metrics import (
+    ACCURACY,
+    LATENCY,
+    MACS,
+    PARAMETERS,
+    SIZE,
+    Limit,
+    MeasurementTable,
+    Quantity,
+    Series,
+)
+from engine.profiling.latency import measure_latency
+from engine.recipe import Recipe, read_recipe, write_recipe
+from engine.sharing import share, tensors_of, unshared_bytes
+from engine.sources.opening import OpenedModel, open_source
+from engine.state import (
+    Change,
+    DataInfo,
+    Effect,
+    ExportReport,
+    HistoryEntry,
+    LayerEffect,
+    LimitStatus,
+    ModelState,
+    Part,
+    Snapshot,
+)
+
+Format = Literal["checkpoint", "program"]
+MEMORY_BUDGET = 2 << 30
+"""Bytes of tensors that states other than base and current may hold before they are dropped."""
+
+
+def open_model(source: str, job: Job) -> "ModelSession":
+    """Open a model by name or path; with the data set that belongs to it, if there is one.
+
+    Raises:
+        ModelNotFound, ModelUnreadable: see :func:`engine.sources.opening.open_source`.
+        ForwardFailed: it does not run on its sample input.
+    """
+    job.begin("Opening the model")
+    with _foreign_errors_named():
+        opened = open_source(source)
+        job.begin("Tracing its operators")
+        session = ModelSession(opened)
+    if opened.data:
+        session.load_data(opened.data, job)
+    return session
+
+
+class ModelSession:
+    """What the user does to one opened model. Used from one thread at a time.
+
+    Every operation commits in its last statement: cancelled or failed before that, nothing has
+    changed.
+    """
+
+    def __init__(self, opened: OpenedModel, memory_budget: int = MEMORY_BUDGET) -> None:
+        self._opened = opened
+        self._memory_budget = memory_budget
+        self._data: DataSet | None = None
+        self._edits: tuple[AppliedEdit, ...] = ()
+        self._cursor = 0
+        self._limits: tuple[Limit, ...] = ()
+        base = look_at(opened.model, opened.inputs)
+        self._kept: dict[str, Subject] = {_state_id(()): base}
+        self._tables: dict[str, MeasurementTable] = {_state_id(()): self._counted(base)}
+
+    # -- what there is
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Everything as it is now, frozen."""
+        base, current = self._model_state(0), self._model_state(self._cursor)
+        return Snapshot(
+            self._opened.info,
+            base,
+            current,
+            tuple(
+                HistoryEntry(one.request, self._tables.get(self._id(at), MeasurementTable()))
+                for at, one in enumerate(self._edits, start=1)
+            ),
+            self._cursor,
+            tuple(LimitStatus(one, _met(one, base, current)) for one in self._limits),
+            self._data_info(),
+        )  # fmt: skip
+
+    def _data_info(self) -> DataInfo | None:
+        data = self._data
+        if data is None:
+            return None
+        return DataInfo(data.name, len(data.training), len(data.validation))
+
+    def fingerprint(self, cursor: int | None = None) -> str:
+        """SHA-256 over names, types, shapes and bits of a state's tensors, the current one's."""
+        model = self._subject(self._cursor if cursor is None else cursor).model
+        return _fingerprint(model)
+
+    # -- editing
+
+    def preview(self, edit: Edit, job: Job) -> Effect:
+        """What the edit would do to the current state; changes nothing.
+
+        Raises:
+            EditRefused: it cannot be applied; the message says why.
+        """
+        with _foreign_errors_named():
+            subject = self._subject(self._cursor)
+            handler = handler_of(edit)
+            self._check_layers(edit, subject)
+            draft = handler.draft(edit, subject, job)
+            model = share(subject.model)
+            handler.carry_out(draft, model)
+            job.check()
+            after = self._counted(look_at(model, subject.inputs))
+            effects = tuple(_with_role(effect, edit) for effect in handler.effects(draft, subject))
+            before = self._tables[self._id(self._cursor)]
+            return Effect(edit, effects, _totals(before), _totals(after), handler.notes(draft))
+
+    def apply(self, edit: Edit, job: Job) -> Change:
+        """Apply the edit to the current state; undone edits behind it are dropped.
+
+        Raises:
+            EditRefused: it cannot be applied; nothing has changed.
+            Cancelled: likewise.
+        """
+        with _foreign_errors_named():
+            subject = self._subject(self._cursor)
+            self._check_layers(edit, subject)
+            decision = handler_of(edit).decide(edit, subject, job)
+            return self._commit((AppliedEdit(edit, decision),), job)
+
+    def undo(self, job: Job) -> Change:
+        """Go one edit back."""
+        return self.go_to(self._cursor - 1, job)
+
+    def redo(self, job: Job) -> Change:
+        """Go one edit forward."""
+        return self.go_to(self._cursor + 1, job)
+
+    def go_to(self, cursor: int, job: Job) -> Change:
+        """Make the state after ``cursor`` edits the current one.
+
+        Raises:
+            EditRefused: there is no such state.
+        """
+        if not 0 <= cursor <= len(self._edits):
+            raise EditRefused(
+                "There is nothing to undo." if cursor < 0 else "There is nothing to redo."
+            )
+        with _foreign_errors_named():
+            job.begin("Going to that state")
+            first, last = sorted((cursor, self._cursor))
+            layers: set[LayerId] = set()
+            for at in range(first, last):
+                layers |= self._touched(at)
+            self._subject(cursor)
+            self._cursor = cursor
+            self._drop_states()
+            return self._changed(Part.LAYERS | Part.METRICS | Part.HISTORY | Part.LIMITS, layers)
+
+    # -- data and measurements
+
+    def load_data(self, name: str, job: Job) -> Change:
+        """Choose the data set that calibrates (training split) and reports (validation split).
+
+        Raises:
+            DataSetNotFound: there is none of that name.
+            DataSetMismatch: its samples do not have the shape of the model's input.
+        """
+        job.begin("Reading the data set")
+        data = load_data(name)
+        wanted = self._opened.info.input_shape[1:]
+        if data.sample_shape != wanted:
+            raise DataSetMismatch(
+                f"The samples of {data.name} are {_times(data.sample_shape)}, "
+                f"and {self._opened.info.name} takes {_times(wanted)}."
+            )
+        self._data = data
+        self._kept = {id_: replace(one, data=data) for id_, one in self._kept.items()}
+        # Accuracies on other data say nothing about these.
+        self._tables = {
+            id_: MeasurementTable(series for key, series in table.items() if key != ACCURACY.key)
+            for id_, table in self._tables.items()
+        }
+        return self._changed(Part.DATA | Part.METRICS | Part.LIMITS)
+
+    def evaluate(self, job: Job) -> Change:
+        """Accuracy of the current state on validation data, and of the base if it is missing.
+
+        Raises:
+            DataSetNotFound: no data set is chosen.
+        """
+        if self._data is None:
+            raise DataSetNotFound(f"No data set is chosen for {self._opened.info.name}.")
+        data = self._data
+        return self._measure(ACCURACY.key, lambda subject: accuracy(subject.model, data, job))
+
+    def measure_latency(self, job: Job) -> Change:
+        """Latency of the current state on this machine, and of the base if it is missing."""
+        return self._measure(
+            LATENCY.key, lambda subject: measure_latency(subject.model, subject.inputs, job)
+        )
+
+    def set_limits(self, limits: tuple[Limit, ...], job: Job) -> Change:
+        """Replace the limits that the model must keep."""
+        job.check()
+        self._limits = limits
+        return self._changed(Part.LIMITS)
+
+    # -- files
+
+    def export(self, path: str, format: Format, job: Job) -> ExportReport:
+        """Write the current state, verified by re-opening it in a fresh process.
+
+        Raises:
+            ExportFailed: nothing is left at ``path`` but what was there before.
+        """
+        write = (
+            export_checkpoint
+            if format == "checkpoint"
+            else resolve("engine.export.program:export_program")
+        )
+        with _foreign_errors_named():
+            model = self._subject(self._cursor).model
+            report: ExportReport = write(
+                model, self._opened.architecture, self._opened.info, Path(path), job
+            )
+        return report
+
+    def save_recipe(self, path: str, job: Job) -> tuple[str, ...]:
+        """Write the applied edits with their decisions; the files written."""
+        job.begin("Saving the recipe")
+        recipe = Recipe(self._opened.info.source, self.fingerprint(0), self._edits[: self._cursor])
+        return tuple(str(one) for one in write_recipe(Path(path), recipe))
+
+    def apply_recipe(self, path: str, job: Job) -> Change:
+        """Apply all edits of a recipe, or none, by copying its decisions.
+
+        Raises:
+            RecipeUnreadable: the file is not a recipe or is damaged.
+            RecipeMismatch: it belongs to another model.
+        """
+        job.begin("Reading the recipe")
+        recipe = read_recipe(Path(path))
+        with _foreign_errors_named():
+            if recipe.fingerprint != self.fingerprint(0):
+                raise RecipeMismatch(
+                    f"{Path(path).name} was made for “{recipe.source}” with other weights "
+                    f"than those of {self._opened.info.name}."
+                )
+            if self._cursor:
+                raise RecipeMismatch(
+                    "A recipe starts from the base model, and edits are applied already.",
+                    "Undo to the base first (the first line of the history).",
+                )
+            try:
+                return self._commit(recipe.edits, job)
+            except (EditRefused, ForwardFailed, AttributeError, IndexError, RuntimeError) as error:
+                raise RecipeMismatch(
+                    f"{Path(path).name} does not fit {self._opened.info.name}: {error}"
+                ) from error
+
+    # -- inside
+
+    def _commit(self, edits: tuple[AppliedEdit, ...], job: Job) -> Change:
+        """Append decided edits to the applied ones and make the result current."""
+        history = self._edits[: self._cursor]
+        subject = self._subject(self._cursor)
+        made: dict[str, Subject] = {}
+        touched: set[LayerId] = set()
+        for one in job.track(edits, "Applying"):
+            touched |= _layers(one, subject)
+            subject = _carried_out(one, subject)
+            history = (*history, one)
+            made[_state_id(history)] = subject
+        tables = {id_: self._tables.get(id_) or self._counted(one) for id_, one in made.items()}
+        job.check()
+        self._kept.update(made)
+        self._tables.update(tables)
+        self._edits, self._cursor = history, len(history)
+        self._drop_states()
+        return self._changed(Part.LAYERS | Part.METRICS | Part.HISTORY | Part.LIMITS, touched)
+
+    def _changed(self, parts: Part, layers: "set[LayerId] | None" = None) -> Change:
+        return Change(parts, frozenset(layers or ()), self.snapshot)
+
+    def _id(self, cursor: int) -> str:
+        return _state_id(self._edits[:cursor])
+
+    def _model_state(self, cursor: int) -> ModelState:
+        id_ = self._id(cursor)
+        return ModelState(id_, self._subject(cursor).tree, self._tables[id_])
+
+    def _subject(self, cursor: int) -> Subject:
+        """The state after ``cursor`` edits, rebuilt from the nearest kept one if dropped."""
+        missing = []
+        while (id_ := self._id(cursor)) not in self._kept:
+            cursor -= 1
+            missing.append((self._edits[cursor], id_))
+        subject = self._kept[id_]
+        for applied, id_ in reversed(missing):
+            subject = self._kept[id_] = _carried_out(applied, subject)
+        return subject
+
+    def _touched(self, at: int) -> frozenset[LayerId]:
+        return _layers(self._edits[at], self._subject(at))
+
+    def _drop_states(self) -> None:
+        """Forget the oldest states beyond the memory budget, never base and current."""
+        always = {self._id(0), self._id(self._cursor)}
+        held: set[int] = set()
+        for id_ in always:
+            unshared_bytes(self._kept[id_].model, held)
+        size = 0
+        for id_ in reversed([one for one in self._kept if one not in always]):
+            size += unshared_bytes(self._kept[id_].model, held)
+            if size > self._memory_budget:
+                del self._kept[id_]
+
+    def _measure(self, key: str, take: Callable[[Subject], Series]) -> Change:
+        found = {}
+        with _foreign_errors_named():
+            for cursor in dict.fromkeys((0, self._cursor)):
+                id_ = self._id(cursor)
+                if cursor == self._cursor or key not in self._tables[id_]:
+                    found[id_] = take(self._subject(cursor))
+        for id_, series in found.items():
+            self._tables[id_] = self._tables[id_].with_series(series)
+        return self._changed(Part.METRICS | Part.LIMITS)
+
+    def _check_layers(self, edit: Edit, subject: Subject) -> None:
+        if not edit.layers:
+            raise EditRefused("No layer is selected.", "Select at least one layer.")
+        for layer in edit.layers:
+            if layer not in subject.tree:
+                raise EditRefused(f"The model has no layer “{layer}”.")
+
+    def _counted(self, subject: Subject) -> MeasurementTable:
+        """What is counted or modelled from the trace alone."""
+        batch = subject.inputs[0].shape[0]
+        parameters = {
+            one.id: {"": Quantity(one.parameters)} for one in subject.tree if one.parameters
+        }
+        macs = subject.trace.operators.macs()
+        unruled = subject.trace.operators.unattributed()
+        sizes: dict[LayerId, int] = {}
+        stored = {
+            id(tensor): (name, tensor)
+            for name, tensor in reversed(subject.model.state_dict(keep_vars=True).items())
+        }
+        for name, tensor in reversed(stored.values()):
+            layer = LayerId(name.rpartition(".")[0])
+            sizes[layer] = sizes.get(layer, 0) + tensor.numel() * tensor.itemsize
+        return MeasurementTable(
+            (
+                Series(PARAMETERS, _sum(parameters), parameters),
+                Series(
+                    MACS,
+                    Quantity(sum(macs.values()) / batch),
+                    {layer: {"": Quantity(count / batch)} for layer, count in macs.items()},
+                    unruled,
+                    {"batch": str(batch)},
+                ),
+                Series(
+                    SIZE,
+                    Quantity(sum(sizes.values())),
+                    {layer: {"": Quantity(size)} for layer, size in sizes.items()},
+                ),
+                estimate(subject.trace.operators, default_hardware(), batch),
+            )
+        )
+
+
+def _layers(applied: AppliedEdit, subject: Subject) -> frozenset[LayerId]:
+    effects = handler_of(applied.request).effects(applied.decision, subject)
+    return frozenset(effect.layer for effect in effects)
+
+
+def _carried_out(applied: AppliedEdit, subject: Subject) -> Subject:
+    model = share(subject.model)
+    handler_of(applied.request).carry_out(applied.decision, model)
+    return look_at(model, subject.inputs, subject.data)
+
+
+def _state_id(edits: tuple[AppliedEdit, ...]) -> str:
+    """A name for the state behind these edits; the same edits give the same name."""
+    digest = hashlib.sha256()
+    for one in edits:
+        digest.update(repr(one).encode())
+    return digest.hexdigest()[:16]
+
+
+def _fingerprint(model: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors_of(model):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()
+
+
+def _met(limit: Limit, base: ModelState, current: ModelState) -> bool | None:
+    value, reference = (one.table.total(limit.metric) for one in (current, base))
+    return limit.met(value.value if value else None, reference.value if reference else None)
+
+
+def _with_role(effect: LayerEffect, edit: Edit) -> LayerEffect:
+    if effect.layer in edit.layers and effect.quantity != "input channels":
+        return replace(effect, role="chosen")
+    return effect
+
+
+def _totals(table: MeasurementTable) -> dict[str, float]:
+    return {key: series.total.value for key, series in table.items() if not series.total.low}
+
+
+def _sum(layers: dict[LayerId, dict[str, Quantity]]) -> Quantity:
+    return Quantity(sum(part.value for parts in layers.values() for part in parts.values()))
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+@contextmanager
+def _foreign_errors_named() -> Iterator[None]:
+    """Turn what the system and torch raise for lack of memory into our own error."""
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemory("Memory ran out; the model is as it was.") from error
+    except RuntimeError as error:
+        if "not enough memory" in str(error) or "out of memory" in str(error):
+            raise OutOfMemory("Memory ran out; the model is as it was.") from error
+        raise
