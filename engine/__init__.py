@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from engine.lazy import resolve
 
 if TYPE_CHECKING:
+    from engine.child import run_application as run_application
+    from engine.child import run_in_child as run_in_child
     from engine.edits import EDITS as EDITS
     from engine.edits import Edit as Edit
     from engine.edits import PruneChannels as PruneChannels
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from engine.state import Snapshot as Snapshot
 
 _PUBLIC = {
+    "engine.child": ("run_application", "run_in_child"),
     "engine.edits": (
         "EDITS", "Edit", "PruneChannels", "PruneWeights", "Quantize", "edit_name",
     ),

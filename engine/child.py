@@ -84,7 +84,7 @@ def _converse(process: "subprocess.Popen[bytes]", sent: bytes, job: Job) -> tupl
             job.check()
 
 
-def run_and_wait(arguments: list[str], extra: dict[str, str], seconds: float) -> tuple[int, str]:
+def run_application(arguments: list[str], extra: dict[str, str], seconds: float) -> tuple[int, str]:
     """Run this application again; its exit code and what it said on standard error.
 
     A run that takes longer than ``seconds`` is ended and gives code 124.

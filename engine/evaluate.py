@@ -23,7 +23,7 @@ def accuracy(model: nn.Module, data: DataSet, job: Job) -> Series:
             each of these classes.
         Cancelled: between two batches.
     """
-    copy = share_for_running(model).eval()
+    copy = share_for_running(model)
     total = len(data.validation)
     correct = 0
     job.begin(f"Evaluating on {data.name}", total)

@@ -82,6 +82,14 @@ def open_model(source: str, job: Job) -> "ModelSession":
     return session
 
 
+def evaluate_source(payload: dict[str, str]) -> dict[str, float]:
+    """Open ``payload["source"]``, evaluate it on ``payload["data"]``; for a fresh process."""
+    session = open_model(payload["source"], Job())
+    session.load_data(payload["data"], Job())
+    found = session.evaluate(Job()).snapshot.current.table[ACCURACY.key].total
+    return {"accuracy": found.value}
+
+
 class ModelSession:
     """What the user does to one opened model. Used from one thread at a time.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelUnreadable
+from engine.integer_layers import bake
 from engine.layers import LayerId
 
 
@@ -47,8 +48,11 @@ def share(model: nn.Module, swap: Callable[[Tensor], Tensor] = lambda tensor: te
         ) from error
 
 
-def share_for_running(model: nn.Module) -> nn.Module:
-    """A copy that may be run freely: weights shared, float buffers its own.
+def share_for_running(model: nn.Module, baked: bool = True) -> nn.Module:
+    """A copy in evaluation mode that may be run freely: weights shared, float buffers its own.
+
+    Args:
+        baked: whether layers of integer weights take their fast form, of the same numbers.
 
     A forward that updates buffers (running statistics, caches) then writes into its own copy.
     Integer buffers of more than one element are weights in integer form, which nothing updates.
@@ -58,10 +62,14 @@ def share_for_running(model: nn.Module) -> nn.Module:
         for buffer in model.buffers()
         if buffer.is_floating_point() or buffer.numel() == 1
     }
-    return share(
+    copy = share(
         model,
         lambda tensor: tensor.clone() if id(tensor) in counters_and_floats else tensor,
-    )
+    ).eval()
+    if baked:
+        with torch.no_grad():
+            bake(copy)
+    return copy
 
 
 def unshared_bytes(model: nn.Module, others: set[int]) -> int:

@@ -50,7 +50,7 @@ def compare(
     Raises:
         ExportFailed: outputs differ by more, or in shape.
     """
-    wanted = outputs_of(share_for_running(model).eval(), probe(input_shape))
+    wanted = outputs_of(share_for_running(model, baked=False), probe(input_shape))
     with TemporaryDirectory() as folder:
         answers = Path(folder) / "outputs.safetensors"
         payload = {"path": str(path), "input_shape": input_shape, "outputs": str(answers)}

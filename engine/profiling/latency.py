@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.integer_layers import is_quantized
 from engine.job import Job
 from engine.layers import LayerId
 from engine.metrics import LATENCY, Quantity, Series
@@ -29,7 +30,7 @@ def measure_latency(model: nn.Module, inputs: tuple[Tensor, ...], job: Job) -> S
     Raises:
         Cancelled: between two runs.
     """
-    copy = share_for_running(model).eval()
+    copy = share_for_running(model)
     with torch.inference_mode():
         job.begin("Measuring latency", 2 * RUNS)
         whole = _repeat(lambda: _timed(copy, inputs), job)
@@ -39,6 +40,8 @@ def measure_latency(model: nn.Module, inputs: tuple[Tensor, ...], job: Job) -> S
         layer: {"": _summary([run[layer] for run in runs if layer in run])}
         for layer in dict.fromkeys(layer for run in runs for layer in run)
     }
+    integers = sum(is_quantized(module) for module in copy.modules())
+    simulated = {"int8": f"{integers} layers simulated in floating point"} if integers else {}
     return Series(
         LATENCY,
         _summary(whole),
@@ -51,6 +54,7 @@ def measure_latency(model: nn.Module, inputs: tuple[Tensor, ...], job: Job) -> S
             "runs": str(len(whole)),
             "spread": "middle half of the runs",
             "torch": torch.__version__,
+            **simulated,
         },
     )
 

@@ -41,7 +41,7 @@ def input_grids(
 
     Layers that the samples never reach are absent.
     """
-    copy = share_for_running(model).eval()
+    copy = share_for_running(model)
     observers = {layer: _histogram() for layer in layers}
     for layer, observer in observers.items():
         module_at(copy, layer).register_forward_pre_hook(_Observing(observer))

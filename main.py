@@ -1,0 +1,544 @@
+"""Secateur's entry point: the window, or a subcommand that does the same work without one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import (
+    METRICS,
+    EngineError,
+    Job,
+    LayerTree,
+    Limit,
+    ModelState,
+    Provenance,
+    PruneChannels,
+    Quantize,
+    Snapshot,
+    run_application,
+    run_in_child,
+)
+from engine.child import FLAG, serve
+from gui import format as text
+from gui import system
+
+if TYPE_CHECKING:
+    from engine import ModelSession
+
+OK, USAGE, UNMET, FAILED, INTERRUPTED = 0, 2, 3, 4, 130
+
+DEMO_FOLDER = "secateur-demo"
+DEMO_LAYER = "stage1.block0.conv2"
+DEMO_RATIO = 0.3
+PICTURE_SECONDS = 180
+
+_EXIT_CODES = """exit codes:
+  0  done
+  2  the command line is not understood
+  3  done, but a limit is not met
+  4  the input cannot be used, or the result could not be written; one line says why
+  130  interrupted"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    started = time.perf_counter()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == [FLAG]:
+        return serve(arguments[1])
+    options = _parser().parse_args(arguments)
+    options.started = started
+    try:
+        return int(options.run(options))
+    except EngineError as error:
+        _complain(f"{error} {error.remedy}")
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `… | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="secateur",
+        description="Cut a neural network down to an energy, latency and memory budget. "
+        "Without a command the window opens on the embedded demo.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_window_options(parser)
+    parser.set_defaults(run=_window, model=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=summary, description=summary)
+        made.set_defaults(run=run)
+        return made
+
+    one = command("window", _window, "open the window on a model")
+    one.add_argument("model", nargs="?", metavar="MODEL", help=_MODEL)
+    _add_window_options(one)
+
+    one = command("inspect", _inspect, "show layer by layer what a model costs")
+    one.add_argument("model", metavar="MODEL", help=_MODEL)
+    one.add_argument("--latency", action="store_true", help="measure latency on this machine too")
+    _add_json(one)
+
+    one = command("apply", _apply, "apply a recipe and export the result")
+    one.add_argument("model", metavar="MODEL", help=_MODEL)
+    one.add_argument("recipe", metavar="RECIPE", type=Path, help="a recipe that Secateur saved")
+    one.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="checkpoint (.safetensors) or exported program (.pt2) to write",
+    )
+    _add_json(one)
+
+    one = command("evaluate", _evaluate, "measure accuracy and check limits")
+    one.add_argument("model", metavar="MODEL", help=_MODEL)
+    one.add_argument("--data", metavar="NAME", help="data set, such as “digits”; the model's own")
+    one.add_argument("--recipe", type=Path, metavar="FILE", help="apply this recipe first")
+    one.add_argument("--min-accuracy", metavar="A", help="0 to 1, or a share of base such as 99%%")
+    for key in ("energy", "latency", "size"):
+        one.add_argument(
+            f"--max-{key}",
+            metavar="X",
+            help=f"such as {_EXAMPLES[key]}, or a share of base such as 50%%",
+        )
+    _add_json(one)
+
+    one = command("demo", _demo, "do the main job on the embedded model: prune, quantize, export")
+    one.add_argument("--out", type=Path, default=Path(DEMO_FOLDER), metavar="DIR")
+    _add_json(one)
+    return parser
+
+
+_MODEL = "“demo”, a torchvision name such as resnet50, or a checkpoint that Secateur exported"
+_EXAMPLES = {"energy": "50uJ", "latency": "2ms", "size": "200kB"}
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print plain numbers in SI units")
+
+
+def _add_window_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--theme", choices=("light", "dark", "system"), default=None)
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="apply this recipe")
+    parser.add_argument(
+        "--picture", type=Path, metavar="PNG", help="draw the window into a file and leave"
+    )
+    parser.add_argument("--size", default="1280x800", metavar="WxH", help="of the picture")
+
+
+# -- commands
+
+
+def _window(options: argparse.Namespace) -> int:
+    platform = system.default_platform()
+    reason = ""
+    if missing := system.missing_libraries(platform):
+        reason = system.apt_line(missing)
+    elif options.picture is None and not system.has_display():
+        reason = "There is no display, so there is no window."
+    elif not system.display_answers(platform):
+        reason = "The display does not answer, so there is no window."
+    if reason:
+        if options.model is not None or options.picture is not None:
+            raise EngineError(reason, "“secateur --help” lists what works without a window.")
+        print(f"{reason} Doing the main job on the demo without it.", flush=True)
+        options.out, options.json = Path(DEMO_FOLDER), False
+        return _demo(options)
+    width, _, height = options.size.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise EngineError(f"“{options.size}” is not a size.", "Give one such as 1280x800.")
+    from gui.app import run
+
+    return run(
+        options.model,
+        options.theme,
+        None if options.recipe is None else str(options.recipe),
+        None if options.picture is None else str(options.picture),
+        (int(width), int(height)),
+        options.started,
+    )
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    session = _open(options.model)
+    if options.latency:
+        with _progress() as job:
+            session.measure_latency(job)
+    snapshot = session.snapshot
+    if options.json:
+        _print_json(_model_facts(snapshot) | {"layers": _layer_facts(snapshot.current)})
+    else:
+        _print_layers(snapshot)
+    return OK
+
+
+def _apply(options: argparse.Namespace) -> int:
+    kind = _export_format(options.out)
+    session = _open(options.model)
+    with _progress() as job:
+        session.apply_recipe(str(options.recipe), job)
+        report = session.export(str(options.out), kind, job)
+    snapshot = session.snapshot
+    if options.json:
+        _print_json(
+            _comparison_facts(snapshot)
+            | {"files": list(report.files), "largest_error": report.largest_error}
+        )
+    else:
+        _print_comparison(snapshot)
+        print(f"Wrote {options.out}, re-opened and compared: {_agreement(report.largest_error)}.")
+    return OK
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    limits = _limits(options)
+    session = _open(options.model)
+    with _progress() as job:
+        if options.data is not None:
+            session.load_data(options.data, job)
+        if options.recipe is not None:
+            session.apply_recipe(str(options.recipe), job)
+        session.evaluate(job)
+        if any(limit.metric.key == "latency" for limit in limits):
+            session.measure_latency(job)
+        session.set_limits(limits, job)
+    snapshot = session.snapshot
+    unmet = [status.limit for status in snapshot.limits if not status.met]
+    if options.json:
+        facts = _comparison_facts(snapshot)
+        facts["limits"] = [
+            {"metric": one.limit.metric.key, "bound": one.limit.bound,
+             "relative": one.limit.relative, "met": one.met}
+            for one in snapshot.limits
+        ]  # fmt: skip
+        _print_json(facts)
+    else:
+        _print_comparison(snapshot)
+        for status in snapshot.limits:
+            print(f"{text.limit_text(status.limit)}: {'met' if status.met else 'not met'}")
+    return UNMET if unmet else OK
+
+
+def _demo(options: argparse.Namespace) -> int:
+    folder: Path = options.out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EngineError(
+            f"The folder {folder} cannot be made: {error.strerror}.", "Choose another by --out."
+        ) from error
+    checkpoint, recipe = folder / "digits_net.safetensors", folder / "recipe.json"
+    picture: Path | None = folder / "window.png"
+    session = _open("demo")
+    with _progress() as job:
+        session.evaluate(job)
+        tree = session.snapshot.base.tree
+        session.apply(PruneChannels(tree.select([DEMO_LAYER]), DEMO_RATIO), job)
+        every = session.snapshot.current.tree.select([""], "quantize")
+        session.apply(Quantize(every), job)
+        session.evaluate(job)
+        session.measure_latency(job)
+        report = session.export(str(checkpoint), "checkpoint", job)
+        files = [*report.files, *session.save_recipe(str(recipe), job)]
+        job.begin("Evaluating the exported file in a fresh process")
+        payload = {"source": str(checkpoint), "data": "digits"}
+        reopened = run_in_child("engine.session:evaluate_source", payload, job)
+        assert picture is not None
+        complaint = _draw(recipe, picture)
+    if complaint:
+        picture = None
+    else:
+        files.append(str(picture))
+    facts = _comparison_facts(session.snapshot) | {
+        "exported": {
+            "file": str(checkpoint),
+            "bytes": report.bytes,
+            "largest_error": report.largest_error,
+            **reopened,
+        },
+        "files": files,
+        "picture": None if picture is None else str(picture),
+    }
+    if options.json:
+        _print_json(facts)
+    else:
+        _print_comparison(session.snapshot)
+        print(
+            f"The exported checkpoint, re-opened in a fresh process: "
+            f"accuracy {text.percent(reopened['accuracy'])}, {_agreement(report.largest_error)}."
+        )
+        print("Wrote " + ", ".join(files) + ".")
+    if complaint:
+        print(f"No picture of the window: {complaint}", file=sys.stderr)
+    return OK
+
+
+def _draw(recipe: Path, picture: Path) -> str:
+    """Draw the window offscreen, in a process of its own; why not, "" when it is there."""
+    if missing := system.missing_libraries("offscreen"):
+        return system.apt_line(missing)
+    arguments = ["window", "demo", "--recipe", str(recipe), "--picture", str(picture)]
+    code, said = run_application(
+        [*arguments, "--theme", "light"], {"QT_QPA_PLATFORM": "offscreen"}, PICTURE_SECONDS
+    )
+    if code == OK and picture.is_file():
+        return ""
+    return f"drawing it ended with code {code}. {said}"
+
+
+# -- what they share
+
+
+def _open(source: str) -> ModelSession:
+    from engine import open_model  # imports torch: seconds that `--help` need not take
+
+    with _progress() as job:
+        return open_model(source, job)
+
+
+def _export_format(path: Path) -> Any:
+    formats = {".safetensors": "checkpoint", ".pt2": "program"}
+    if path.suffix not in formats:
+        raise EngineError(
+            f"“{path.name}” has no suffix that names a format.", "End it in .safetensors or .pt2."
+        )
+    return formats[path.suffix]
+
+
+def _limits(options: argparse.Namespace) -> tuple[Limit, ...]:
+    wished = {"accuracy": options.min_accuracy} | {
+        key: getattr(options, f"max_{key}") for key in _EXAMPLES
+    }
+    return tuple(_limit(key, wish) for key, wish in wished.items() if wish is not None)
+
+
+def _limit(key: str, wish: str) -> Limit:
+    metric = METRICS[key]
+    try:
+        if wish.endswith("%"):
+            return Limit(metric, text.parse(wish, "1"), relative=True)
+        return Limit(metric, text.parse(wish, metric.unit))
+    except ValueError as error:
+        raise EngineError(f"The limit of {key}: {error}.", "Give a number in SI units.") from error
+
+
+def _agreement(error: float) -> str:
+    return "outputs bit-equal" if error == 0 else f"outputs differ by at most {error:.2g}"
+
+
+@contextmanager
+def _progress() -> Iterator[Job]:
+    """A job whose progress is shown on standard error when that is a terminal."""
+    job = Job()
+    if not sys.stderr.isatty():
+        yield job
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    over = threading.Event()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show() -> None:
+            while not over.wait(0.1):
+                bar.update(task, description=job.text, completed=job.done, total=job.total or None)
+
+        watcher = threading.Thread(target=show)
+        watcher.start()
+        try:
+            yield job
+        finally:
+            over.set()
+            watcher.join()
+
+
+def _complain(message: str) -> None:
+    print(f"secateur: {message}", file=sys.stderr)
+
+
+# -- numbers for machines
+
+
+def _print_json(facts: Mapping[str, Any]) -> None:
+    print(json.dumps(facts, indent=1, ensure_ascii=False))
+
+
+def _totals(state: ModelState) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for key, series in state.table.items():
+        facts[key] = series.total.value
+        if series.total.low is not None:
+            facts[f"{key}_interval"] = [series.total.low, series.total.high]
+    return facts
+
+
+def _conditions(state: ModelState) -> dict[str, Any]:
+    return {
+        key: {"provenance": series.metric.provenance.value, **series.conditions}
+        for key, series in state.table.items()
+    }
+
+
+def _model_facts(snapshot: Snapshot) -> dict[str, Any]:
+    unattributed = {
+        name
+        for series in snapshot.current.table.values()
+        for name, value in series.unattributed.items()
+        if value is None
+    }
+    return {
+        "model": snapshot.model.name,
+        "source": snapshot.model.source,
+        "trained": snapshot.model.trained,
+        "input_shape": list(snapshot.model.input_shape),
+        **_totals(snapshot.current),
+        "unattributed": sorted(unattributed),
+        "conditions": _conditions(snapshot.current),
+    }
+
+
+def _comparison_facts(snapshot: Snapshot) -> dict[str, Any]:
+    return _model_facts(snapshot) | {
+        "base": _totals(snapshot.base),
+        "current": _totals(snapshot.current),
+        "edits": [text.edit_text(entry.edit) for entry in snapshot.history[: snapshot.cursor]],
+    }
+
+
+def _layer_facts(state: ModelState) -> list[dict[str, Any]]:
+    rows = []
+    for layer in state.tree:
+        facts: dict[str, Any] = {
+            "layer": layer.id,
+            "kind": layer.kind,
+            "output_shape": None if layer.output_shape is None else list(layer.output_shape),
+            "parameters": layer.parameters,
+            "zeros": layer.zeros,
+            "weight_bits": layer.weight_bits,
+            "activation_bits": layer.activation_bits,
+            "aliases": list(layer.aliases),
+            "note": layer.note,
+        }
+        for key, series in state.table.items():
+            parts = series.layers.get(layer.id)
+            if parts is None or key == "parameters":
+                continue
+            facts[key] = sum(quantity.value for quantity in parts.values())
+            if set(parts) != {""}:
+                facts[f"{key}_parts"] = {part: quantity.value for part, quantity in parts.items()}
+        rows.append(facts)
+    return rows
+
+
+# -- tables for people
+
+
+def _print_layers(snapshot: Snapshot) -> None:
+    from rich.table import Table
+
+    state = snapshot.current
+    tree: LayerTree = state.tree
+    shown = [METRICS[key] for key in ("macs", "latency", "energy") if key in state.table]
+    table = Table(title=f"{snapshot.model.name} at {_shape(snapshot)}", title_justify="left")
+    table.add_column("Layer", no_wrap=True)
+    table.add_column("Kind")
+    for name in ("Output", "Parameters", "Bits", *(metric.title for metric in shown)):
+        table.add_column(name, justify="right")
+    sums = {
+        metric.key: tree.inclusive(state.table[metric.key].by_layer())
+        for metric in (METRICS["parameters"], *shown)
+    }
+    for layer in tree:
+        depth = layer.id.count(".") + bool(layer.id)
+        table.add_row(
+            _plain("  " * depth + (layer.name or snapshot.model.name)),
+            _plain(layer.kind),
+            text.shape(layer.output_shape),
+            text.count(sums["parameters"].get(layer.id)),
+            str(layer.weight_bits or ""),
+            *(text.metric_number(metric, sums[metric.key].get(layer.id)) for metric in shown),
+        )
+    _console().print(table)
+    _print_totals(snapshot)
+
+
+def _print_totals(snapshot: Snapshot) -> None:
+    for series in snapshot.current.table.values():
+        metric = series.metric
+        exact = f" = {series.total.value:,.0f}" if metric.provenance is Provenance.COUNTED else ""
+        conditions = ", ".join(f"{key} {value}" for key, value in series.conditions.items())
+        value = text.metric_value(metric, series.total)
+        origin = f"{metric.provenance.value}; {conditions}".rstrip("; ")
+        print(f"{metric.title}: {value}{exact} ({origin})")
+        if series.unattributed:
+            print(f"  without a rule, not in the total: {', '.join(series.unattributed)}")
+    if not snapshot.model.trained:
+        print("The weights are random: accuracy would mean nothing.")
+
+
+def _print_comparison(snapshot: Snapshot) -> None:
+    from rich.table import Table
+
+    for entry in snapshot.history[: snapshot.cursor]:
+        print(f"• {text.edit_text(entry.edit)}")
+    table = Table()
+    table.add_column(snapshot.model.name)
+    for name in ("Before", "After", "Change"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for key, metric in METRICS.items():
+        series = snapshot.current.table.get(key)
+        if series is None:
+            continue
+        base = snapshot.base.table.total(metric)
+        table.add_row(
+            metric.title,
+            text.metric_value(metric, base),
+            text.metric_value(metric, series.total),
+            text.change(metric, base.value if base else None, series.total.value),
+            metric.provenance.value,
+        )
+    _console().print(table)
+    if not snapshot.model.trained:
+        print("The weights are random: accuracy means nothing.")
+
+
+def _shape(snapshot: Snapshot) -> str:
+    return "×".join(map(str, snapshot.model.input_shape))
+
+
+def _plain(name: str) -> Any:
+    """Names from models are text, never markup."""
+    from rich.text import Text
+
+    return Text(name)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # Piped into a file the table keeps its width instead of folding at 80 columns.
+    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
