@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from engine.datasets import DataSet
-from engine.edits import HANDLERS, Edit, edit_name
+from engine.edits import HANDLERS, AppliedEdit, Edit, edit_name
+from engine.errors import EditRefused, ForwardFailed
 from engine.integer_layers import Folded, is_quantized
 from engine.job import Job
 from engine.layers import Layer, LayerId, LayerTree
 from engine.lazy import resolve
+from engine.sharing import share
 from engine.state import LayerEffect
 from engine.tracing import Trace, layer_tree, trace
 
@@ -78,6 +80,31 @@ def handler_of(edit: Edit) -> Handler:
 def _handler(kind: type[Edit]) -> Handler:
     handler: Handler = resolve(HANDLERS[kind])()
     return handler
+
+
+def carried_out(applied: AppliedEdit, subject: Subject) -> Subject:
+    """The state behind a decided edit, validated on fake tensors before anybody sees it.
+
+    Raises:
+        EditRefused: the edited model would not run, or would put out other shapes.
+    """
+    model = share(subject.model)
+    handler_of(applied.request).carry_out(applied.decision, model)
+    try:
+        after = look_at(model, subject.inputs, subject.data)
+    except ForwardFailed as error:
+        raise EditRefused(f"Edited so, the model would no longer run. {error}") from error
+    before, now = subject.trace.result_shapes, after.trace.result_shapes
+    if now != before:
+        raise EditRefused(
+            f"The edit would change the model's output from {_shapes(before)} to {_shapes(now)}.",
+            "Leave the output layer, and what is coupled to it, out of the selection.",
+        )
+    return after
+
+
+def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
+    return ", ".join("×".join(map(str, shape)) for shape in shapes)
 
 
 def methods_of(module: nn.Module) -> tuple[str, ...]:

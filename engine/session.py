@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from engine.datasets import DataSet, load_data
-from engine.editing import Subject, handler_of, look_at
+from engine.editing import Subject, carried_out, handler_of, look_at
 from engine.edits import AppliedEdit, Edit
 from engine.energy.hardware import default_hardware
 from engine.energy.model import estimate
@@ -23,7 +23,6 @@ from engine.errors import (
     DataSetMismatch,
     DataSetNotFound,
     EditRefused,
-    ForwardFailed,
     OutOfMemory,
     RecipeMismatch,
 )
@@ -45,7 +44,7 @@ from engine.metrics import (
 )
 from engine.profiling.latency import measure_latency
 from engine.recipe import Recipe, read_recipe, write_recipe
-from engine.sharing import share, tensors_of, unshared_bytes
+from engine.sharing import tensors_of, unshared_bytes
 from engine.sources.opening import OpenedModel, open_source
 from engine.state import (
     Change,
@@ -151,10 +150,8 @@ class ModelSession:
             handler = handler_of(edit)
             self._check_layers(edit, subject)
             draft = handler.draft(edit, subject, job)
-            model = share(subject.model)
-            handler.carry_out(draft, model)
             job.check()
-            after = self._counted(look_at(model, subject.inputs))
+            after = self._counted(carried_out(AppliedEdit(edit, draft), subject))
             effects = tuple(_with_role(effect, edit) for effect in handler.effects(draft, subject))
             before = self._tables[self._id(self._cursor)]
             return Effect(edit, effects, _totals(before), _totals(after), handler.notes(draft))
@@ -298,7 +295,7 @@ class ModelSession:
                 )
             try:
                 return self._commit(recipe.edits, job)
-            except (EditRefused, ForwardFailed, AttributeError, IndexError, RuntimeError) as error:
+            except (EditRefused, AttributeError, IndexError, RuntimeError) as error:
                 raise RecipeMismatch(
                     f"{Path(path).name} does not fit {self._opened.info.name}: {error}"
                 ) from error
@@ -313,7 +310,7 @@ class ModelSession:
         touched: set[LayerId] = set()
         for one in job.track(edits, "Applying"):
             touched |= _layers(one, subject)
-            subject = _carried_out(one, subject)
+            subject = carried_out(one, subject)
             history = (*history, one)
             made[_state_id(history)] = subject
         tables = {id_: self._tables.get(id_) or self._counted(one) for id_, one in made.items()}
@@ -342,7 +339,7 @@ class ModelSession:
             missing.append((self._edits[cursor], id_))
         subject = self._kept[id_]
         for applied, id_ in reversed(missing):
-            subject = self._kept[id_] = _carried_out(applied, subject)
+            subject = self._kept[id_] = carried_out(applied, subject)
         return subject
 
     def _touched(self, at: int) -> frozenset[LayerId]:
@@ -417,12 +414,6 @@ class ModelSession:
 def _layers(applied: AppliedEdit, subject: Subject) -> frozenset[LayerId]:
     effects = handler_of(applied.request).effects(applied.decision, subject)
     return frozenset(effect.layer for effect in effects)
-
-
-def _carried_out(applied: AppliedEdit, subject: Subject) -> Subject:
-    model = share(subject.model)
-    handler_of(applied.request).carry_out(applied.decision, model)
-    return look_at(model, subject.inputs, subject.data)
 
 
 def _state_id(edits: tuple[AppliedEdit, ...]) -> str:

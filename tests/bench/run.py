@@ -1,0 +1,202 @@
+"""Secateur's own speed: each figure beside its goal, and beside a peer where there is one.
+
+    python tests/bench/run.py [--reduced] [--json]
+
+Nothing here fails a build: machines differ, and ratios to a peer in the same run say more.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from figures import Figure, alternately, report  # noqa: E402
+
+
+def main() -> int:
+    """Take all figures and print them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reduced", action="store_true", help="fewer runs, for a quick look")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # the peers' deprecations are not our figures
+    runs = 3 if options.reduced else 11
+    figures = [
+        *window(2 if options.reduced else 5),
+        *tracing(runs),
+        *edits(runs),
+        *evaluation(runs),
+    ]
+    report(figures, options.json)
+    return 0
+
+
+def window(runs: int) -> Iterator[Figure]:
+    """Start the application, and time the first paint and the loaded demo."""
+    starts = [start_once() for _ in range(runs)]
+    for key, name, goal in (
+        ("visible", "start to visible window", 1.0),
+        ("loaded", "start to loaded demo", 6.0),
+    ):
+        yield Figure(name, statistics.median(one[key] for one in starts), goal)
+
+
+def start_once() -> dict[str, float]:
+    """Seconds from the start of the process to the two moments, as the application tells them."""
+    with tempfile.TemporaryDirectory() as home:
+        environment = {
+            **os.environ,
+            "QT_QPA_PLATFORM": os.environ.get("QT_QPA_PLATFORM", "offscreen"),
+            "SECATEUR_TIMING": "1",
+            "XDG_CONFIG_HOME": home,
+        }
+        command = [sys.executable, str(ROOT / "main.py"), "window", "demo"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            process.terminate()
+        return dict(json.loads(line))
+
+
+def tracing(runs: int) -> Iterator[Figure]:
+    """Count ResNet-50's MACs, as fvcore and torch's own counter do."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from engine.tracing import trace
+
+    model, inputs = resnet50()
+
+    def ours() -> None:
+        trace(model, inputs)
+
+    def torchs() -> None:
+        with torch.no_grad(), FlopCounterMode(display=False):
+            model(*inputs)
+
+    name = "trace ResNet-50 (layers, shapes, MACs)"
+    seconds, peer = alternately(ours, torchs, runs)
+    yield Figure(name, seconds, 1.5, "FlopCounterMode", peer, "the peer computes, ours does not")
+    try:
+        import logging
+
+        from fvcore.nn import FlopCountAnalysis
+    except ImportError:
+        yield Figure(name, seconds, 1.0, note="fvcore is not installed: no peer")
+        return
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    seconds, peer = alternately(ours, lambda: FlopCountAnalysis(model, inputs).total(), runs)
+    yield Figure(name, seconds, 1.0, "fvcore", peer)
+
+
+def edits(runs: int) -> Iterator[Figure]:
+    """Edit ResNet-50 as a session does, and as the libraries do without session or undo."""
+    import copy
+
+    import torch_pruning
+    from torch.nn.utils import prune
+
+    from engine.edits import PruneChannels, PruneWeights
+    from engine.job import Job
+    from engine.layers import LayerId
+    from engine.session import open_model
+
+    model, inputs = resnet50()
+    session = open_model("resnet50", Job())
+    layer = LayerId("layer3.2.conv2")
+
+    def zero_weights() -> None:
+        session.apply(PruneWeights((layer,), 0.5), Job())
+        session.undo(Job())
+
+    def torchs() -> None:
+        # What torch offers instead of undo: a copy of the model, pruned.
+        copied = copy.deepcopy(model)
+        module = copied.get_submodule(layer)
+        prune.l1_unstructured(module, "weight", amount=0.5)
+        prune.remove(module, "weight")
+
+    seconds, peer = alternately(zero_weights, torchs, runs)
+    yield Figure(
+        "zero half of a ResNet-50 layer and undo", seconds, 2.0, "deepcopy + prune", peer,
+        "ours re-traces and re-counts",
+    )  # fmt: skip
+
+    def cut_channels() -> None:
+        session.apply(PruneChannels((layer,), 0.3), Job())
+        session.undo(Job())
+
+    def torch_prunings() -> None:
+        copied = copy.deepcopy(model)
+        graph = torch_pruning.DependencyGraph().build_dependency(copied, inputs)
+        module = copied.get_submodule(layer)
+        graph.get_pruning_group(
+            module, torch_pruning.prune_conv_out_channels, list(range(77))
+        ).prune()
+
+    seconds, peer = alternately(cut_channels, torch_prunings, runs)
+    yield Figure(
+        "cut channels of a ResNet-50 layer and undo", seconds, 1.0, "torch-pruning", peer,
+        "ours also checks the law",
+    )  # fmt: skip
+
+
+def evaluation(runs: int) -> Iterator[Figure]:
+    """Evaluate the demo again after an edit, beside a bare loop over the same batches."""
+    import torch
+
+    from engine.edits import PruneChannels
+    from engine.job import Job
+    from engine.layers import LayerId
+    from engine.session import open_model
+    from engine.sources.opening import open_source
+
+    session = open_model("demo", Job())
+    session.apply(PruneChannels((LayerId("stage1.block0.conv2"),), 0.3), Job())
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "pruned.safetensors")
+        session.export(path, "checkpoint", Job())
+        model = open_source(path).model
+    from engine.datasets import digits
+
+    split = digits().validation
+    session.evaluate(Job())
+
+    def bare() -> float:
+        with torch.inference_mode():
+            found = sum(
+                int((model(images).argmax(1) == labels).sum())
+                for images, labels in zip(
+                    split.images.split(64), split.labels.split(64), strict=True
+                )
+            )
+        return found / len(split)
+
+    seconds, peer = alternately(lambda: session.evaluate(Job()), bare, runs)
+    yield Figure("re-evaluate the edited demo, 450 images", seconds, 1.5, "bare loop", peer)
+    started = time.perf_counter()
+    session.measure_latency(Job())
+    yield Figure("measure latency, by layer", time.perf_counter() - started, 2.0)
+
+
+def resnet50():
+    """The model with random weights, and its input."""
+    from torchvision.models import resnet50 as build
+
+    from engine.tracing import sample_inputs
+
+    return build(weights=None).eval(), sample_inputs([(1, 3, 224, 224)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
