@@ -106,6 +106,7 @@ class ModelSession:
         base = look_at(opened.model, opened.inputs)
         self._kept: dict[str, Subject] = {_state_id(()): base}
         self._tables: dict[str, MeasurementTable] = {_state_id(()): self._counted(base)}
+        self._touched: dict[str, frozenset[LayerId]] = {}  # by the edit that led to the state
 
     # -- what there is
 
@@ -191,8 +192,8 @@ class ModelSession:
             job.begin("Going to that state")
             first, last = sorted((cursor, self._cursor))
             layers: set[LayerId] = set()
-            for at in range(first, last):
-                layers |= self._touched(at)
+            for at in range(first + 1, last + 1):
+                layers |= self._touched[self._id(at)]
             self._subject(cursor)
             self._cursor = cursor
             self._drop_states()
@@ -270,7 +271,9 @@ class ModelSession:
     def save_recipe(self, path: str, job: Job) -> tuple[str, ...]:
         """Write the applied edits with their decisions; the files written."""
         job.begin("Saving the recipe")
-        recipe = Recipe(self._opened.info.source, self.fingerprint(0), self._edits[: self._cursor])
+        # Of a file its name alone: a recipe is shared, folders are not.
+        source = Path(self._opened.info.source).name
+        recipe = Recipe(source, self.fingerprint(0), self._edits[: self._cursor])
         return tuple(str(one) for one in write_recipe(Path(path), recipe))
 
     def apply_recipe(self, path: str, job: Job) -> Change:
@@ -307,19 +310,22 @@ class ModelSession:
         history = self._edits[: self._cursor]
         subject = self._subject(self._cursor)
         made: dict[str, Subject] = {}
-        touched: set[LayerId] = set()
+        touched: dict[str, frozenset[LayerId]] = {}
         for one in job.track(edits, "Applying"):
-            touched |= _layers(one, subject)
+            layers = _layers(one, subject)
             subject = carried_out(one, subject)
             history = (*history, one)
             made[_state_id(history)] = subject
+            touched[_state_id(history)] = layers
         tables = {id_: self._tables.get(id_) or self._counted(one) for id_, one in made.items()}
         job.check()
         self._kept.update(made)
         self._tables.update(tables)
+        self._touched.update(touched)
         self._edits, self._cursor = history, len(history)
         self._drop_states()
-        return self._changed(Part.LAYERS | Part.METRICS | Part.HISTORY | Part.LIMITS, touched)
+        parts = Part.LAYERS | Part.METRICS | Part.HISTORY | Part.LIMITS
+        return self._changed(parts, set().union(*touched.values()))
 
     def _changed(self, parts: Part, layers: "set[LayerId] | None" = None) -> Change:
         return Change(parts, frozenset(layers or ()), self.snapshot)
@@ -341,9 +347,6 @@ class ModelSession:
         for applied, id_ in reversed(missing):
             subject = self._kept[id_] = carried_out(applied, subject)
         return subject
-
-    def _touched(self, at: int) -> frozenset[LayerId]:
-        return _layers(self._edits[at], self._subject(at))
 
     def _drop_states(self) -> None:
         """Forget the oldest states beyond the memory budget, never base and current."""

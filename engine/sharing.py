@@ -91,7 +91,8 @@ def own_parameter(tensor: Tensor) -> nn.Parameter:
 def replace_module(model: nn.Module, layer: LayerId, module: nn.Module) -> None:
     """Put ``module`` wherever the layer stands in ``model``, under its aliases too."""
     old = model.get_submodule(layer)
-    for parent in model.modules():
-        for name, child in parent.named_children():
+    for parent in list(model.modules()):
+        # named_children() would leave out a second name under the same parent.
+        for name, child in list(parent._modules.items()):
             if child is old:
                 setattr(parent, name, module)

@@ -1,6 +1,6 @@
 """Architectures that can be built by name: the demo's and torchvision's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -39,6 +39,14 @@ def build(source: str, device: str = "cpu") -> Architecture:
         ModelNotFound: no architecture has that name; the message offers near ones.
         ModelUnreadable: there is one, but it takes inputs that are not supported yet.
     """
+    try:
+        return _build(source, device)
+    except NotImplementedError:  # RegNets compute their widths with tensors, which must be real
+        made = _build(source, "cpu")
+        return replace(made, model=made.model.to(device))
+
+
+def _build(source: str, device: str) -> Architecture:
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)  # the same "random" weights every time, so that recipes fit again
         if source == DEMO:

@@ -5,16 +5,17 @@ weights with their grids, folded batch norms. It says what the model is, not how
 """
 
 import json
+import math
 from dataclasses import asdict, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from engine.errors import ModelUnreadable
-from engine.integer_layers import QUANTIZED, Folded, is_quantized, quantized_from
+from engine.integer_layers import INPUT_RANGE, QUANTIZED, Folded, is_quantized, quantized_from
 from engine.layers import LayerId
 from engine.sharing import replace_module
 from engine.sources.architectures import build
@@ -27,8 +28,13 @@ _STRUCTURE = (
     "num_features", "num_parameters", "normalized_shape",
 )  # fmt: skip
 
+_MOST_INPUT_ELEMENTS = 1 << 28
+_FOLDABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
-@dataclass(config=ConfigDict(extra="forbid", frozen=True))
+_Shape = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+
+
+@dataclass(config=ConfigDict(extra="forbid", frozen=True, strict=True))
 class LayerDescription:
     """What differs in one layer.
 
@@ -39,14 +45,14 @@ class LayerDescription:
         folded_into: set for a batch norm that went into another layer.
     """
 
-    structure: dict[str, int | tuple[int, ...]] = field(default_factory=dict)
-    input_scale: float | None = None
-    input_zero_point: int | None = None
+    structure: dict[str, PositiveInt | _Shape] = field(default_factory=dict)
+    input_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    input_zero_point: Annotated[int, Field(ge=INPUT_RANGE[0], le=INPUT_RANGE[1])] | None = None
     bias: bool | None = None
     folded_into: str | None = None
 
 
-@dataclass(config=ConfigDict(extra="forbid", frozen=True))
+@dataclass(config=ConfigDict(extra="forbid", frozen=True, strict=True))
 class Description:
     """A model: its architecture's name, its input, and the layers that differ.
 
@@ -57,10 +63,10 @@ class Description:
 
     version: int
     source: str
-    input_shape: tuple[int, ...]
+    input_shape: _Shape
     trained: bool
     layers: dict[str, LayerDescription] = field(default_factory=dict)
-    parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    parameters: dict[str, _Shape] = field(default_factory=dict)
     tied: dict[str, str] = field(default_factory=dict)
 
 
@@ -119,6 +125,9 @@ def read_description(metadata: dict[str, str], file: str) -> Description:
             f"{file} was written by another version of Secateur (format {found.version}).",
             "Open it with that version, or export it again.",
         )
+    if math.prod(found.input_shape) > _MOST_INPUT_ELEMENTS:
+        shape = "×".join(map(str, found.input_shape))
+        raise ModelUnreadable(f"{file} describes a model with an input of {shape}: too large.")
     return found
 
 
@@ -128,22 +137,45 @@ def rebuild(description: Description, tensors: dict[str, Tensor]) -> nn.Module:
     Raises:
         ModelUnreadable: the two do not fit each other.
     """
-    model = build(description.source).model
+    # Without data at first: what a file says of sizes costs no memory before its tensors agree.
+    model = build(description.source, "meta").model
     try:
         for name, layer in description.layers.items():
             _restore(model, LayerId(name), layer)
         for name, shape in description.parameters.items():
             parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, nn.Parameter(torch.empty(shape)))
-        state = {**tensors, **{name: tensors[owner] for name, owner in description.tied.items()}}
+            old = model.get_parameter(name)
+            setattr(model.get_submodule(parent), last, nn.Parameter(old.new_empty(shape)))
+        state = dict(tensors)
+        for name, owner in description.tied.items():
+            if owner not in tensors:
+                raise ValueError(f"{name} is tied to {owner}, which is missing.")
+            state[name] = tensors[owner]
+        _check_fit(model.state_dict(), state)
         model.load_state_dict(state, strict=True, assign=True)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        lines = str(error).splitlines()
+    except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelUnreadable(
-            f"The tensors do not fit the described architecture: {' '.join(lines[:2])}",
+            f"The tensors do not fit the described architecture: {first}",
             "Export the checkpoint again.",
         ) from error
+    for module in model.modules():
+        if is_quantized(module):  # the one tensor that no file holds
+            module.weight_zero_point = torch.zeros(len(module.weight_scale), dtype=torch.int64)
     return model.eval()
+
+
+def _check_fit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    for name, tensor in wanted.items():
+        if name not in found:
+            raise ValueError(f"{name} is missing.")
+        kind, shape = found[name].dtype, tuple(found[name].shape)
+        if shape != tuple(tensor.shape):
+            raise ValueError(f"{name} has shape {shape}, not {tuple(tensor.shape)}.")
+        if kind != tensor.dtype:
+            raise ValueError(f"{name} holds {kind}, not {tensor.dtype}.")
+    if strange := sorted(found.keys() - wanted.keys()):
+        raise ValueError(f"{strange[0]} belongs to no layer.")
 
 
 def _difference(module: nn.Module, reference: nn.Module) -> LayerDescription | None:
@@ -167,11 +199,14 @@ def _restore(model: nn.Module, layer: LayerId, found: LayerDescription) -> None:
     """Give one layer the described structure, its tensors left empty."""
     module: Any = model.get_submodule(layer)
     if found.folded_into is not None:
+        if not isinstance(module, _FOLDABLE):
+            raise ValueError(f"{layer or 'the model'} cannot be folded into another layer.")
+        model.get_submodule(found.folded_into)
         replace_module(model, layer, Folded(type(module).__name__, found.folded_into))
         return
     for name, value in found.structure.items():
         if name not in _STRUCTURE or type(getattr(module, name)) is not type(value):
-            raise ValueError(f"{layer} has no {name} of that kind")
+            raise ValueError(f"{layer} has no {name} of that kind.")
         setattr(module, name, value)
     for name, shape in _shapes(module).items():
         old = getattr(module, name, None)
@@ -181,16 +216,17 @@ def _restore(model: nn.Module, layer: LayerId, found: LayerDescription) -> None:
             setattr(module, name, old.new_empty(shape))
     if found.input_scale is not None and found.input_zero_point is not None:
         if type(module) not in QUANTIZED:
-            raise ValueError(f"{layer} ({type(module).__name__}) cannot hold integer weights")
+            raise ValueError(f"{layer} ({type(module).__name__}) cannot hold integer weights.")
         channels = module.weight.shape[0]
-        quantized = quantized_from(
-            module,
-            torch.empty(module.weight.shape, dtype=torch.int8),
-            torch.empty(channels) if found.bias else None,
-            torch.empty(channels),
-            found.input_scale,
-            found.input_zero_point,
-        )
+        with torch.device("meta"):
+            quantized = quantized_from(
+                module,
+                torch.empty(module.weight.shape, dtype=torch.int8),
+                torch.empty(channels) if found.bias else None,
+                torch.empty(channels),
+                found.input_scale,
+                found.input_zero_point,
+            )
         replace_module(model, layer, quantized)
 
 

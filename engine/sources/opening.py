@@ -1,12 +1,13 @@
 """From what the user names to a model in memory."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from engine.errors import ModelUnreadable
+from engine.errors import ModelNotFound, ModelUnreadable
 from engine.resources import resource
 from engine.sources import demo
 from engine.sources.architectures import DEMO, build
@@ -41,7 +42,9 @@ def open_source(source: str) -> OpenedModel:
         ModelUnreadable: the file is there but cannot be opened; the message says why.
     """
     path = Path(source)
-    if source != DEMO and (path.suffix in _SUFFIXES or path.exists() or len(path.parts) > 1):
+    # os.path, as Path.exists raises for names that are too long to be any file's
+    named = bool(source) and os.path.lexists(source)  # noqa: PTH110
+    if source != DEMO and (path.suffix in _SUFFIXES or named or len(path.parts) > 1):
         return _checkpoint(path)
     architecture = build(source)
     data = ""
@@ -77,11 +80,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file, and its metadata; nothing in the file is executed.
 
     Raises:
+        ModelNotFound: there is no such file.
         ModelUnreadable: it is not a regular, readable, whole safetensors file.
     """
+    if not os.path.lexists(path):  # noqa: PTH110  (see above)
+        raise ModelNotFound(f"There is no file {path}.")
     problem = _problem_with(path)
     if problem:
-        raise ModelUnreadable(f"{path.name} cannot be opened: {problem}.")
+        raise ModelUnreadable(f"{path.name or path} cannot be opened: {problem}.")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -96,7 +102,9 @@ def _problem_with(path: Path) -> str:
     """Why the file cannot be a safetensors file; "" when it may be one."""
     try:
         if not path.exists():
-            return "there is no such file"
+            return "it is a link that leads nowhere"
+        if path.is_dir():
+            return "it is a folder"
         if not path.is_file():
             return "it is not a regular file"
         size = path.stat().st_size
@@ -106,13 +114,14 @@ def _problem_with(path: Path) -> str:
         return error.strerror or str(error)
     if not size:
         return "it is empty"
+    # First of all, as the length of a header may begin with any bytes, a pickle's too.
+    length = int.from_bytes(head[:8], "little")
+    if length <= size - 8 and head[8:].lstrip().startswith(b"{"):
+        return ""
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the file itself"
     if head.startswith(b"PK\x03\x04"):
         return "it is a PyTorch or ZIP archive; only checkpoints that Secateur exported open yet"
     if head.startswith(b"\x80"):
         return "it is a pickle; only checkpoints that Secateur exported open yet"
-    length = int.from_bytes(head[:8], "little")
-    if len(head) < 9 or length > size - 8 or not head[8:].lstrip().startswith(b"{"):
-        return "its content is not that of a safetensors file, or it is cut short"
-    return ""
+    return "its content is not that of a safetensors file, or it is cut short"
