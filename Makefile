@@ -38,7 +38,7 @@ bench: $(INSTALLED) ## measure Secateur itself (ARGS=--reduced for a quick look)
 	$(BIN)/python tests/bench/run.py $(ARGS)
 
 clean: ## remove caches and builds
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .grimp_cache .hypothesis
 	find main.py gui engine resources packaging tests -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv as well

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import math
 import os
 import sys
 import threading
@@ -40,6 +42,7 @@ DEMO_FOLDER = "secateur-demo"
 DEMO_LAYER = "stage1.block0.conv2"
 DEMO_RATIO = 0.3
 PICTURE_SECONDS = 180
+MOST_PIXELS = 16_384  # a side
 
 _EXIT_CODES = """exit codes:
   0  done
@@ -53,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
     started = time.perf_counter()
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not every terminal's encoding has “≤” and “µ”
+            stream.reconfigure(errors="backslashreplace")
     if arguments[:1] == [FLAG]:
         return serve(arguments[1])
     options = _parser().parse_args(arguments)
@@ -88,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
 
     one = command("window", _window, "open the window on a model")
     one.add_argument("model", nargs="?", metavar="MODEL", help=_MODEL)
-    _add_window_options(one)
+    # Without defaults of its own: they would undo what stands before the command.
+    _add_window_options(one, argparse.SUPPRESS)
 
     one = command("inspect", _inspect, "show layer by layer what a model costs")
     one.add_argument("model", metavar="MODEL", help=_MODEL)
@@ -134,19 +141,28 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print plain numbers in SI units")
 
 
-def _add_window_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--theme", choices=("light", "dark", "system"), default=None)
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="apply this recipe")
+def _add_window_options(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    parser.add_argument("--theme", choices=("light", "dark", "system"), default=default)
     parser.add_argument(
-        "--picture", type=Path, metavar="PNG", help="draw the window into a file and leave"
+        "--recipe", type=Path, metavar="FILE", default=default, help="apply this recipe"
     )
-    parser.add_argument("--size", default="1280x800", metavar="WxH", help="of the picture")
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="PNG",
+        default=default,
+        help="draw the window into a file and leave",
+    )
+    parser.add_argument(
+        "--size", default=default or "1280x800", metavar="WxH", help="of the picture"
+    )
 
 
 # -- commands
 
 
 def _window(options: argparse.Namespace) -> int:
+    size = _size(options.size)
     platform = system.default_platform()
     reason = ""
     if missing := system.missing_libraries(platform):
@@ -161,9 +177,6 @@ def _window(options: argparse.Namespace) -> int:
         print(f"{reason} Doing the main job on the demo without it.", flush=True)
         options.out, options.json = Path(DEMO_FOLDER), False
         return _demo(options)
-    width, _, height = options.size.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise EngineError(f"“{options.size}” is not a size.", "Give one such as 1280x800.")
     from gui.app import run
 
     return run(
@@ -171,9 +184,18 @@ def _window(options: argparse.Namespace) -> int:
         options.theme,
         None if options.recipe is None else str(options.recipe),
         None if options.picture is None else str(options.picture),
-        (int(width), int(height)),
+        size,
         options.started,
     )
+
+
+def _size(wish: str) -> tuple[int, int]:
+    width, _, height = wish.partition("x")
+    if not (width.isdecimal() and height.isdecimal()) or not (
+        0 < int(width) <= MOST_PIXELS and 0 < int(height) <= MOST_PIXELS
+    ):
+        raise EngineError(f"“{wish}” is not a size.", "Give one such as 1280x800.")
+    return int(width), int(height)
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -315,11 +337,12 @@ def _open(source: str) -> ModelSession:
 
 def _export_format(path: Path) -> Any:
     formats = {".safetensors": "checkpoint", ".pt2": "program"}
-    if path.suffix not in formats:
+    suffix = path.suffix.lower()
+    if suffix not in formats:
         raise EngineError(
-            f"“{path.name}” has no suffix that names a format.", "End it in .safetensors or .pt2."
+            f"“{path}” has no suffix that names a format.", "End it in .safetensors or .pt2."
         )
-    return formats[path.suffix]
+    return formats[suffix]
 
 
 def _limits(options: argparse.Namespace) -> tuple[Limit, ...]:
@@ -331,12 +354,16 @@ def _limits(options: argparse.Namespace) -> tuple[Limit, ...]:
 
 def _limit(key: str, wish: str) -> Limit:
     metric = METRICS[key]
+    relative = wish.endswith("%")
     try:
-        if wish.endswith("%"):
-            return Limit(metric, text.parse(wish, "1"), relative=True)
-        return Limit(metric, text.parse(wish, metric.unit))
+        bound = text.parse(wish, "1" if relative else metric.unit)
     except ValueError as error:
         raise EngineError(f"The limit of {key}: {error}.", "Give a number in SI units.") from error
+    if not (bound >= 0 and math.isfinite(bound)):
+        raise EngineError(f"The limit of {key}, {wish}, is out of range.", "Give a finite number.")
+    if key == "accuracy" and not relative and bound > 1:
+        raise EngineError(f"An accuracy of {wish} is impossible.", "Give a share such as 0.97.")
+    return Limit(metric, bound, relative)
 
 
 def _agreement(error: float) -> str:
@@ -372,7 +399,9 @@ def _progress() -> Iterator[Job]:
 
 
 def _complain(message: str) -> None:
-    print(f"secateur: {message}", file=sys.stderr)
+    # One line whatever the names in it hold, and nothing that a terminal would obey.
+    line = "".join(sign if sign.isprintable() else " " for sign in " ".join(message.split()))
+    print(f"secateur: {line}", file=sys.stderr)
 
 
 # -- numbers for machines

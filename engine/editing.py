@@ -51,7 +51,14 @@ class Subject:
 
 
 class Handler(Protocol):
-    """How one kind of edit is decided, applied and told."""
+    """How one kind of edit is decided, applied and told.
+
+    Attributes:
+        spares_outputs: whether it leaves layers that put out the model's result alone, unless
+            they are named.
+    """
+
+    spares_outputs: bool
 
     def applies(self, module: nn.Module) -> bool:
         """Whether the edit can be applied to that layer as it stands."""
@@ -107,20 +114,41 @@ def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
     return ", ".join("×".join(map(str, shape)) for shape in shapes)
 
 
-def methods_of(module: nn.Module) -> tuple[str, ...]:
-    """Names of the edits that can be applied to that layer as it stands."""
-    return tuple(edit_name(kind) for kind in HANDLERS if _handler(kind).applies(module))
+def methods_of(module: nn.Module, is_output: bool) -> tuple[str, ...]:
+    """Names of the edits that a selection offers for that layer as it stands.
+
+    Args:
+        is_output: whether the layer's channels are the model's outputs.
+    """
+    handlers = {edit_name(kind): _handler(kind) for kind in HANDLERS}
+    return tuple(
+        name
+        for name, handler in handlers.items()
+        if handler.applies(module) and not (is_output and handler.spares_outputs)
+    )
 
 
 def look_at(model: nn.Module, inputs: tuple[Tensor, ...], data: DataSet | None = None) -> Subject:
     """Trace a state: its operators, its layers, and nothing remembered yet."""
     seen = trace(model, inputs)
-    return Subject(model, inputs, seen, layer_tree(model, seen.output_shapes, _described), data)
+    counted: set[int] = set()
+
+    def describe(module: nn.Module, layer: Layer) -> Layer:
+        is_output = layer.id in seen.output_layers
+        return replace(_described(module, layer, counted), methods=methods_of(module, is_output))
+
+    tree = layer_tree(model, seen.output_shapes, describe)
+    return Subject(model, inputs, seen, tree, data)
 
 
-def _described(module: nn.Module, layer: Layer) -> Layer:
-    """The layer with what its own tensors tell."""
-    own = [*module.parameters(recurse=False)]
+def _described(module: nn.Module, layer: Layer, counted: set[int]) -> Layer:
+    """The layer with what its own tensors tell.
+
+    Args:
+        counted: ids of tensors that an earlier layer has; tied ones count where they come first.
+    """
+    own = [one for one in module.parameters(recurse=False) if id(one) not in counted]
+    counted.update(map(id, own))
     weight = getattr(module, "weight", None)
     quantized = is_quantized(module)
     if quantized:
@@ -134,7 +162,6 @@ def _described(module: nn.Module, layer: Layer) -> Layer:
         activation_bits=8 if quantized else None,
         channels=_channels(module),
         note=f"folded into {module.into}" if isinstance(module, Folded) else "",
-        methods=methods_of(module),
     )
 
 

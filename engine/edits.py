@@ -2,13 +2,19 @@
 
 An edit is a frozen dataclass with a name in :data:`EDITS`; its handler is found by type
 (:data:`HANDLERS`). A new method is one dataclass here, one handler module and one test: the form,
-the recipe, undo and the history follow from the fields.
+the recipe, undo and the history follow from the fields. The bounds in the annotations hold for
+what is read from a file; what a user asks for is judged, in words, by the handler.
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
+
+from annotated_types import Ge, Gt, Interval, Le, Lt
 
 from engine.layers import LayerId
+
+Scale: TypeAlias = Annotated[float, Interval(ge=2.0**-126, le=2.0**127)]
+"""What float32 holds in full precision."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class PruneChannels:
     """
 
     layers: tuple[LayerId, ...]
-    ratio: float
+    ratio: Annotated[float, Ge(0), Lt(1)]
     criterion: Literal["l1", "l2", "random"] = "l2"
     seed: int = 0
 
@@ -42,8 +48,8 @@ class ChannelSlice:
 
     layer: LayerId
     side: Literal["out", "in", "parameter"]
-    removed: tuple[int, ...]
-    of: int
+    removed: tuple[Annotated[int, Ge(0)], ...]
+    of: Annotated[int, Gt(0)]
     dim: int = 0
 
 
@@ -65,7 +71,7 @@ class PruneWeights:
     """
 
     layers: tuple[LayerId, ...]
-    ratio: float
+    ratio: Annotated[float, Ge(0), Le(1)]
     criterion: Literal["l1", "random"] = "l1"
     seed: int = 0
 
@@ -75,7 +81,7 @@ class WeightMask:
     """Which weights of a layer stay: one bit each, row-major, as ``numpy.packbits`` writes them."""
 
     layer: LayerId
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Gt(0)], ...]
     kept: bytes
 
 
@@ -101,7 +107,7 @@ class Quantize:
     layers: tuple[LayerId, ...]
     weight_bits: Literal[8] = 8
     activation_bits: Literal[8] = 8
-    calibration_samples: int = 256
+    calibration_samples: Annotated[int, Gt(0)] = 256
 
 
 @dataclass(frozen=True)
@@ -116,9 +122,9 @@ class QuantizedLayer:
 
     layer: LayerId
     folded: LayerId | None
-    weight_scales: tuple[float, ...]
-    input_scale: float
-    input_zero_point: int
+    weight_scales: tuple[Scale, ...]
+    input_scale: Scale
+    input_zero_point: Annotated[int, Interval(ge=-128, le=127)]
 
 
 @dataclass(frozen=True)

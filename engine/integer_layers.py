@@ -6,6 +6,8 @@
 The operators are ``torch.ops.quantized_decomposed``, as torchao's PT2E flow writes them.
 """
 
+from typing import Any
+
 import torch
 
 # WORKAROUND: torch registers the quantized_decomposed operators only here, in a package that it
@@ -138,6 +140,20 @@ def bake(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, _IntegerWeights):
             module.bake()
+
+
+def without_rounding(model: nn.Module) -> None:
+    """Turn every layer of integer weights in ``model``, a copy of the caller's own, into the
+    float layer of the same shapes: for analyses that follow gradients, which rounding stops.
+    """
+    plain = {quantized: kind for kind, quantized in QUANTIZED.items()}
+    for module in model.modules():
+        if isinstance(module, _IntegerWeights):
+            weight = module._float_weight()
+            del module._buffers["weight"]
+            changed: Any = module
+            changed.__class__ = plain[type(module)]
+            changed.weight = nn.Parameter(weight)
 
 
 def quantized_from(

@@ -3,7 +3,7 @@
 Parameters, MACs, memory, energy and coupled batch norms are all read from here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -157,3 +157,20 @@ class OperatorTable:
             ),
             default=use.bits,
         )
+
+    def last_products(self, numbers: Iterable[int]) -> frozenset[LayerId]:
+        """Layers of the products behind these values, with no other product in between."""
+        writers = {use.number: operator for operator in self._operators for use in operator.outputs}
+        layers: set[LayerId] = set()
+        pending, seen = list(numbers), set[int]()
+        while pending:
+            number = pending.pop()
+            writer = writers.get(number)
+            if number in seen or writer is None:
+                continue
+            seen.add(number)
+            if writer.work is Work.PRODUCT:
+                layers.add(writer.layer)
+            else:
+                pending.extend(use.number for use in writer.activations)
+        return frozenset(layers)

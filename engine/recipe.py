@@ -7,6 +7,7 @@ on any machine.
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,17 @@ def write_recipe(path: Path, recipe: Recipe) -> tuple[Path, ...]:
         tensors = save({name: np.frombuffer(blob, np.uint8) for name, blob in blobs.items()})
         digest = hashlib.sha256(tensors).hexdigest()
         beside = path.with_name(f"{path.stem}.{digest[:12]}.safetensors")
+        is_new = not beside.exists()
         write_atomically(beside, tensors)
         content["tensors"] = {"file": beside.name, "sha256": digest}
         written.append(beside)
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path, text.encode(), lambda written: _same(written, recipe))
+    try:
+        write_atomically(path, text.encode(), lambda written: _same(written, recipe))
+    except BaseException:
+        if blobs and is_new:  # else an older recipe needs it
+            beside.unlink(missing_ok=True)
+        raise
     return tuple(written)
 
 
@@ -86,10 +93,12 @@ def read_recipe(path: Path) -> Recipe:
         return Recipe(source, fingerprint, edits)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(map(str, (error.title, *first["loc"])))
         raise RecipeUnreadable(f"{path.name}: {where}: {first['msg']}.") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RecipeUnreadable(f"{path.name} is not a recipe: {error!r} is missing.") from error
+    except KeyError as error:
+        raise RecipeUnreadable(f"{path.name} is not whole: {error} is missing.") from error
+    except (TypeError, AttributeError, RecursionError) as error:
+        raise RecipeUnreadable(f"{path.name} is not built as a recipe is: {error}.") from error
 
 
 def _encode(index: int, applied: AppliedEdit, blobs: dict[str, bytes]) -> dict[str, Any]:
@@ -143,7 +152,9 @@ def _read_json(path: Path) -> dict[str, Any]:
             raise RecipeUnreadable(f"{path} is not there, or is not a regular file.")
         if path.stat().st_size > _MOST_BYTES:
             raise RecipeUnreadable(f"{path.name} is larger than any recipe.")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(
+            path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite
+        )
     except OSError as error:
         raise RecipeUnreadable(f"{path.name} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
@@ -153,10 +164,19 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _finite(number: str) -> float:
+    if not math.isfinite(float(number)):
+        raise ValueError(f"it holds {number}, which is no number")
+    return float(number)
+
+
 def _read_blobs(path: Path, named: Any) -> dict[str, bytes]:
     if named is None:
         return {}
-    beside = path.with_name(Path(str(named["file"])).name)  # never outside the recipe's folder
+    name = str(named["file"])
+    if name in ("", "..") or Path(name).name != name:  # never outside the recipe's folder
+        raise RecipeUnreadable(f"{path.name} names a file in another folder: {name}.")
+    beside = path.with_name(name)
     try:
         if not beside.is_file():
             raise RecipeUnreadable(f"{beside.name}, which belongs to {path.name}, is missing.")
@@ -167,7 +187,7 @@ def _read_blobs(path: Path, named: Any) -> dict[str, bytes]:
         raise RecipeUnreadable(f"{beside.name} is damaged: its checksum differs.")
     try:
         return {name: array.tobytes() for name, array in load(tensors).items()}
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a type that numpy does not have
         raise RecipeUnreadable(f"{beside.name} is damaged: {error}.") from error
 
 

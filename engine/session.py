@@ -296,11 +296,14 @@ class ModelSession:
                     "A recipe starts from the base model, and edits are applied already.",
                     "Undo to the base first (the first line of the history).",
                 )
+            damaged = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
             try:
-                return self._commit(recipe.edits, job)
-            except (EditRefused, AttributeError, IndexError, RuntimeError) as error:
+                with _foreign_errors_named():
+                    return self._commit(recipe.edits, job)
+            except (EditRefused, *damaged) as error:
+                cause = f"there is no {error}" if isinstance(error, KeyError) else str(error)
                 raise RecipeMismatch(
-                    f"{Path(path).name} does not fit {self._opened.info.name}: {error}"
+                    f"{Path(path).name} does not fit {self._opened.info.name}: {cause}"
                 ) from error
 
     # -- inside
@@ -312,6 +315,7 @@ class ModelSession:
         made: dict[str, Subject] = {}
         touched: dict[str, frozenset[LayerId]] = {}
         for one in job.track(edits, "Applying"):
+            self._check_layers(one.request, subject)
             layers = _layers(one, subject)
             subject = carried_out(one, subject)
             history = (*history, one)
@@ -467,6 +471,8 @@ def _foreign_errors_named() -> Iterator[None]:
     except MemoryError as error:
         raise OutOfMemory("Memory ran out; the model is as it was.") from error
     except RuntimeError as error:
-        if "not enough memory" in str(error) or "out of memory" in str(error):
+        # On Windows, on Linux, on an accelerator.
+        signs = ("not enough memory", "can't allocate memory", "out of memory")
+        if any(sign in str(error) for sign in signs):
             raise OutOfMemory("Memory ran out; the model is as it was.") from error
         raise

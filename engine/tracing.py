@@ -4,6 +4,7 @@ The forward pass runs on a copy whose tensors are fake (shape, dtype and device 
 the user's model never sees a hook, whatever its forward does.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -66,11 +67,14 @@ class Trace:
     Attributes:
         output_shapes: of the first tensor that each layer put out, by path.
         result_shapes: of all tensors that the model put out, in order.
+        output_layers: layers whose products reach the model's outputs through element-wise work
+            alone: their channels are the outputs'.
     """
 
     operators: OperatorTable
     output_shapes: dict[LayerId, tuple[int, ...]]
     result_shapes: tuple[tuple[int, ...], ...]
+    output_layers: frozenset[LayerId]
 
 
 def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
@@ -88,6 +92,9 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     fastpath = torch.backends.mha.get_fastpath_enabled()
     # The fused attention kernel hides its matrix products from the recorder.
     torch.backends.mha.set_fastpath_enabled(False)
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # what it logs it raises as well, and we say it in words
     try:
         with torch.no_grad(), mode, recorder:
             result = copy(*samples)
@@ -95,8 +102,15 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
         raise _forward_failed(error, recorder.current, inputs) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
-    shapes = tuple(tuple(leaf.shape) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
-    return Trace(OperatorTable(tuple(recorder.operators)), recorder.shapes, shapes)
+        logger.setLevel(level)
+    results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    operators = OperatorTable(tuple(recorder.operators))
+    return Trace(
+        operators,
+        recorder.shapes,
+        tuple(tuple(leaf.shape) for leaf in results),
+        operators.last_products(recorder.number_of(leaf) for leaf in results),
+    )
 
 
 def layer_tree(
@@ -230,6 +244,10 @@ class _Recorder(TorchDispatchMode):
             )
         )
         return out
+
+    def number_of(self, tensor: Tensor) -> int:
+        """The number of the value that a tensor holds now."""
+        return self._use(tensor).number
 
     def _use(self, tensor: Tensor) -> TensorUse:
         use = self._uses.get(id(tensor))

@@ -14,8 +14,10 @@ from engine.resources import resource
 DEFAULT = "hardware/eyeriss_isca2016.toml"
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
-_Positive = Annotated[float, Field(gt=0)]
-_Cost = Annotated[float, Field(ge=0)]
+# Strict: TOML knows numbers from text and truth values, and so do its readers.
+_Positive = Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+_Cost = Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)]
+_Count = Annotated[int, Field(gt=0, strict=True)]
 
 
 @dataclass(config=_STRICT)
@@ -43,9 +45,9 @@ class Hardware:
 
     name: str
     source: str
-    word_bits: Annotated[int, Field(gt=0)]
-    register_file_bytes: Annotated[int, Field(gt=0)]
-    global_buffer_bytes: Annotated[int, Field(gt=0)]
+    word_bits: _Count
+    register_file_bytes: _Count
+    global_buffer_bytes: _Count
     cost: AccessCosts
     unit: EnergyUnit
 

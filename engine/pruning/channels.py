@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engine.editing import Subject, module_at
 from engine.edits import ChannelSlice, ChannelsRemoved, PruneChannels
-from engine.errors import EditRefused
+from engine.errors import EditRefused, RecipeMismatch
 from engine.integer_layers import is_quantized
 from engine.job import Job
 from engine.layers import LayerId
@@ -31,9 +31,11 @@ _ROOTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 class ChannelPruning:
     """Handler of :class:`engine.edits.PruneChannels`."""
 
+    spares_outputs = True
+
     def applies(self, module: nn.Module) -> bool:
-        """Convolutions (plain or depthwise) and linear layers in float, more than one channel."""
-        if not isinstance(module, _ROOTS) or is_quantized(module):
+        """Convolutions (plain or depthwise) and linear layers of more than one channel."""
+        if not isinstance(module, _ROOTS):
             return False
         if isinstance(module, nn.Linear):
             return module.out_features > 1
@@ -79,6 +81,7 @@ class ChannelPruning:
     def carry_out(self, decision: ChannelsRemoved, model: nn.Module) -> None:
         """Replace the tensors of every slice by smaller ones."""
         for one in decision.slices:
+            _check_fit(one, model)
             keep = _kept(one)
             if one.side == "parameter":
                 parent, _, name = one.layer.rpartition(".")
@@ -107,14 +110,7 @@ class ChannelPruning:
 
     def _group(self, subject: Subject, layer: LayerId) -> tuple[Member, ...]:
         groups = subject.once("channels", lambda: ChannelGroups(subject.model, subject.inputs))
-        members = subject.once(f"channels of {layer}", lambda: groups.of(layer))
-        for member in members:
-            if member.side != "parameter" and is_quantized(module_at(subject.model, member.layer)):
-                raise EditRefused(
-                    f"{layer} is coupled to {member.layer}, which is quantized.",
-                    "Undo the quantization, prune, then quantize again.",
-                )
-        return members
+        return subject.once(f"channels of {layer}", lambda: groups.of(layer))
 
     def _choose(
         self, edit: PruneChannels, subject: Subject, layer: LayerId, members: tuple[Member, ...]
@@ -136,8 +132,6 @@ class ChannelPruning:
 
 def _why_not(layer: LayerId, module: nn.Module) -> str:
     kind = type(module).__name__
-    if is_quantized(module):
-        return f"{layer} is quantized: its channels can be removed only before that."
     if isinstance(module, _ROOTS[:3]) and module.groups > 1:
         return f"{layer} is a convolution in {module.groups} groups: not supported yet."
     return f"{layer} ({kind}) has no output channels that could be removed."
@@ -168,12 +162,38 @@ def _importance(model: nn.Module, members: Iterable[Member], power: int) -> Tens
         if not isinstance(module, _ROOTS):
             continue
         norms = module.weight.detach().double().flatten(1).abs().pow(power).sum(1)
+        if is_quantized(module):
+            norms *= torch.as_tensor(module.weight_scale, dtype=torch.double) ** power
         if scores is None:
             scores = torch.zeros(member.of, dtype=torch.double)
         indices, roots = (torch.tensor(one) for one in zip(*member.pairs, strict=True))
         scores.index_add_(0, roots, norms[indices])
     assert scores is not None  # the root itself is an out member
     return scores
+
+
+def _check_fit(one: ChannelSlice, model: nn.Module) -> None:
+    """Refuse a slice from a file that was cut for a layer of another size."""
+    if one.side == "parameter":
+        parent, _, name = one.layer.rpartition(".")
+        of = getattr(model.get_submodule(parent), name).shape[one.dim]
+    else:
+        of = _width(module_at(model, one.layer), one.side)
+    if of != one.of or not len(set(one.removed)) < of or max(one.removed, default=0) >= of:
+        raise RecipeMismatch(
+            f"{len(one.removed)} of {one.of} channels cannot be removed from {one.layer}, "
+            f"which has {of}."
+        )
+
+
+def _width(module: nn.Module, side: str) -> int:
+    if isinstance(module, nn.Linear):
+        return module.out_features if side == "out" else module.in_features
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return module.out_channels if side == "out" else module.in_channels
+    if isinstance(module, nn.LayerNorm):
+        return module.normalized_shape[-1]
+    return int(module.num_parameters if isinstance(module, nn.PReLU) else module.num_features)  # type: ignore[arg-type]
 
 
 def _kept(one: ChannelSlice) -> Tensor:
@@ -199,6 +219,9 @@ def _cut(module: nn.Module, name: str, keep: Tensor, dim: int) -> None:
 def _shrink(module: nn.Module, side: str, keep: Tensor) -> None:
     """Keep only some channels on one side of a layer, its hyperparameters following."""
     count = len(keep)
+    if side == "out" and is_quantized(module):
+        _cut(module, "weight_scale", keep, 0)
+        _cut(module, "weight_zero_point", keep, 0)
     if isinstance(module, nn.Linear):
         _cut(module, "weight", keep, 0 if side == "out" else 1)
         if side == "out":

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from engine.errors import EditRefused
+from engine.integer_layers import bake, without_rounding
 from engine.layers import LayerId
 from engine.sharing import share
 from engine.tracing import faker
@@ -51,6 +52,8 @@ class ChannelGroups:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         fake = faker(self._mode, requires_grad=True)
         self._copy = share(model, fake).eval()
+        with self._mode:
+            without_rounding(self._copy)
         self._names = {module: LayerId(name) for name, module in self._copy.named_modules()}
         self._parameters = {id(one): name for name, one in self._copy.named_parameters()}
         self._graph = torch_pruning.DependencyGraph()

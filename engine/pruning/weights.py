@@ -4,6 +4,8 @@ The masks are computed by ``torch.nn.utils.prune``'s methods, and kept by us: it
 (hooks, ``weight_orig``) breaks ``deepcopy``, doubles the state dict and saves nothing.
 """
 
+from math import prod
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,8 @@ _METHODS = {"l1": prune.L1Unstructured, "random": prune.RandomUnstructured}
 
 class WeightPruning:
     """Handler of :class:`engine.edits.PruneWeights`."""
+
+    spares_outputs = False
 
     def applies(self, module: nn.Module) -> bool:
         """Convolutions and linear layers in float."""
@@ -88,12 +92,12 @@ def kept(mask: WeightMask) -> Tensor:
     """The mask as a boolean tensor of the weight's shape, True where the weight stays.
 
     Raises:
-        RecipeMismatch: it has fewer bits than the shape needs.
+        RecipeMismatch: it has more or fewer bytes than the shape needs.
     """
-    count = int(np.prod(mask.shape))
+    count = prod(mask.shape)
+    if len(mask.kept) != -(-count // 8):
+        raise RecipeMismatch(f"The mask of {mask.layer} does not have one bit for each weight.")
     bits = np.unpackbits(np.frombuffer(mask.kept, np.uint8))
-    if len(bits) < count:
-        raise RecipeMismatch(f"The mask of {mask.layer} is cut short.")
     return torch.from_numpy(bits[:count].astype(bool)).reshape(mask.shape)
 
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from engine.editing import Subject, module_at
 from engine.edits import LayersQuantized, Quantize, QuantizedLayer
-from engine.errors import EditRefused
+from engine.errors import EditRefused, RecipeMismatch
 from engine.integer_layers import (
     QUANTIZED,
     WEIGHT_RANGE,
@@ -25,6 +25,8 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 class StaticQuantization:
     """Handler of :class:`engine.edits.Quantize`."""
+
+    spares_outputs = False
 
     def applies(self, module: nn.Module) -> bool:
         """Convolutions and linear layers in float, of exactly torch's types."""
@@ -73,8 +75,14 @@ class StaticQuantization:
         for one in decision.layers:
             module = module_at(model, one.layer)
             norm = None if one.folded is None else module_at(model, one.folded)
+            if not self.applies(module) or not isinstance(norm, (*_BATCH_NORMS, type(None))):
+                raise RecipeMismatch(f"{one.layer} is no layer that can be quantized that way.")
             weight, bias = _folded(module, norm)
             scales = torch.tensor(one.weight_scales, dtype=torch.float32)
+            if len(scales) != len(weight):
+                raise RecipeMismatch(
+                    f"{one.layer} has {len(weight)} channels, and {len(scales)} scales are given."
+                )
             quantized = quantized_from(
                 module, _rounded(weight, scales), bias, scales,
                 one.input_scale, one.input_zero_point,

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationErro
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from engine.errors import ModelUnreadable
+from engine.errors import ModelNotFound, ModelUnreadable
 from engine.integer_layers import INPUT_RANGE, QUANTIZED, Folded, is_quantized, quantized_from
 from engine.layers import LayerId
 from engine.sharing import replace_module
@@ -70,6 +70,13 @@ class Description:
     tied: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(config=ConfigDict(extra="ignore", strict=True))
+class _Version:
+    """What is read first: other versions may have other fields."""
+
+    version: int
+
+
 def describe(
     model: nn.Module, source: str, input_shape: tuple[int, ...], trained: bool
 ) -> tuple[Description, dict[str, Tensor]]:
@@ -115,16 +122,17 @@ def read_description(metadata: dict[str, str], file: str) -> Description:
             "Other checkpoints than those that Secateur exported cannot be opened yet."
         )
     try:
+        version = TypeAdapter(_Version).validate_json(metadata[KEY]).version
+        if version != VERSION:
+            raise ModelUnreadable(
+                f"{file} was written by another version of Secateur (format {version}).",
+                "Open it with that version, or export it again.",
+            )
         found = TypeAdapter(Description).validate_json(metadata[KEY])
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "description"
         raise ModelUnreadable(f"{file}: {where}: {first['msg']}.") from error
-    if found.version != VERSION:
-        raise ModelUnreadable(
-            f"{file} was written by another version of Secateur (format {found.version}).",
-            "Open it with that version, or export it again.",
-        )
     if math.prod(found.input_shape) > _MOST_INPUT_ELEMENTS:
         shape = "×".join(map(str, found.input_shape))
         raise ModelUnreadable(f"{file} describes a model with an input of {shape}: too large.")
@@ -138,7 +146,12 @@ def rebuild(description: Description, tensors: dict[str, Tensor]) -> nn.Module:
         ModelUnreadable: the two do not fit each other.
     """
     # Without data at first: what a file says of sizes costs no memory before its tensors agree.
-    model = build(description.source, "meta").model
+    try:
+        model = build(description.source, "meta").model
+    except ModelNotFound as error:
+        raise ModelUnreadable(
+            f"It is a checkpoint of “{description.source}”, and there is no such architecture."
+        ) from error
     try:
         for name, layer in description.layers.items():
             _restore(model, LayerId(name), layer)
@@ -159,9 +172,11 @@ def rebuild(description: Description, tensors: dict[str, Tensor]) -> nn.Module:
             f"The tensors do not fit the described architecture: {first}",
             "Export the checkpoint again.",
         ) from error
-    for module in model.modules():
-        if is_quantized(module):  # the one tensor that no file holds
-            module.weight_zero_point = torch.zeros(len(module.weight_scale), dtype=torch.int64)
+    quantized: Any
+    for quantized in filter(is_quantized, model.modules()):
+        channels = len(quantized.weight_scale)
+        # The one tensor that no file holds.
+        quantized.weight_zero_point = torch.zeros(channels, dtype=torch.int64)
     return model.eval()
 
 

@@ -43,7 +43,7 @@ def open_source(source: str) -> OpenedModel:
     """
     path = Path(source)
     # os.path, as Path.exists raises for names that are too long to be any file's
-    named = bool(source) and os.path.lexists(source)  # noqa: PTH110
+    named = bool(source) and os.path.lexists(source)
     if source != DEMO and (path.suffix in _SUFFIXES or named or len(path.parts) > 1):
         return _checkpoint(path)
     architecture = build(source)
@@ -83,7 +83,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ModelNotFound: there is no such file.
         ModelUnreadable: it is not a regular, readable, whole safetensors file.
     """
-    if not os.path.lexists(path):  # noqa: PTH110  (see above)
+    if not os.path.lexists(path):
         raise ModelNotFound(f"There is no file {path}.")
     problem = _problem_with(path)
     if problem:
