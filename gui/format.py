@@ -1,0 +1,236 @@
+"""The only place where a number becomes text, and text a number again. No Qt."""
+
+import csv
+import html
+import io
+import math
+import re
+from collections.abc import Callable, Iterable
+
+from engine import (
+    ROOT,
+    Edit,
+    LayerId,
+    Limit,
+    Metric,
+    PruneChannels,
+    PruneWeights,
+    Quantity,
+    Quantize,
+)
+
+ABSENT = "–"
+BETTER, WORSE = "better", "worse"
+
+_PREFIXES = ("a", "f", "p", "n", "µ", "m", "", "k", "M", "G", "T", "P", "E")
+_ONES = _PREFIXES.index("")
+_COUNTED = {"1", "MAC", "B"}  # no milli-bytes: whole numbers below a thousand stay whole
+_BARE = {"1", "MAC"}  # the title says what is counted
+_FACTORS = {prefix: 10.0 ** (3 * (place - _ONES)) for place, prefix in enumerate(_PREFIXES)}
+_FACTORS |= {"u": 1e-6, "μ": 1e-6, "K": 1e3}  # what keyboards give for µ and k
+_NUMBER = re.compile(r"\s*([-+−]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S*)\s*")
+
+Translate = Callable[[str], str]
+
+
+def quantity(value: float | None, unit: str, digits: int = 3) -> str:
+    """Write a value with ``digits`` significant digits, an SI prefix and its unit."""
+    if value is None or math.isnan(value):
+        return ABSENT
+    symbol = "" if unit in _BARE else unit
+    sign = "−" if value < 0 else ""
+    if math.isinf(value):
+        return f"{sign}∞ {symbol}".rstrip()
+    number, prefix = _scaled(abs(value), digits, counted=unit in _COUNTED)
+    return f"{sign}{number} {prefix}{symbol}".rstrip()
+
+
+def _scaled(value: float, digits: int, counted: bool) -> tuple[str, str]:
+    """Split a value that is not negative into its digits and a prefix."""
+    if value == 0 or (counted and value < 1000 and value == int(value)):
+        return f"{value:.0f}", ""
+    # Python's own rounding decides the power of ten, so that 999.96 becomes 1.00 k.
+    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+    place, shift = divmod(int(power), 3)
+    if counted and place < 0:
+        return f"{value:.{digits}g}", ""
+    if not 0 <= place + _ONES < len(_PREFIXES):
+        return f"{mantissa}e{int(power)}", ""
+    number = f"{float(mantissa) * 10**shift:.{max(0, digits - 1 - shift)}f}"
+    return number, _PREFIXES[place + _ONES]
+
+
+def count(value: float | None) -> str:
+    """Write a number of things, such as ``54.1 k``."""
+    return quantity(value, "1")
+
+
+def percent(fraction: float | None, decimals: int = 1) -> str:
+    """Write a share of one in percent; what is not zero never reads as zero."""
+    if fraction is None or not math.isfinite(fraction):
+        return ABSENT
+    if fraction == 0:
+        return "0 %"
+    least = 10.0**-decimals
+    shown = abs(fraction) * 100
+    sign = "−" if fraction < 0 else ""
+    if 0 < shown < least / 2:
+        return f"{sign}<{least:.{decimals}f} %"
+    return f"{'' if round(shown, decimals) == 0 else sign}{shown:.{decimals}f} %"
+
+
+def amount(ratio: float) -> str:
+    """Write a share that somebody typed, as short as it is: ``30 %``."""
+    return f"{ratio * 100:.6g} %"
+
+
+def accuracy(value: Quantity | None) -> str:
+    """Write an accuracy with half its interval, such as ``97.6 % ±1.4``."""
+    if value is None:
+        return ABSENT
+    text = percent(value.value)
+    if value.low is None or value.high is None:
+        return text
+    return f"{text} ±{(value.high - value.low) * 50:.1f}"
+
+
+def interval(metric: Metric, value: Quantity) -> str:
+    """Write the ends of the interval a value lies in; empty when it is exact."""
+    if value.low is None or value.high is None:
+        return ""
+    return f"{_plain(metric, value.low)} and {_plain(metric, value.high)}"
+
+
+def metric_value(metric: Metric, value: Quantity | None) -> str:
+    """Write a value of that metric; absent is a dash, never zero."""
+    if value is None:
+        return ABSENT
+    return accuracy(value) if metric.key == "accuracy" else _plain(metric, value.value)
+
+
+def metric_number(metric: Metric, value: float | None) -> str:
+    """Write a value of that metric without an interval."""
+    return ABSENT if value is None else _plain(metric, value)
+
+
+def _plain(metric: Metric, value: float) -> str:
+    return percent(value) if metric.key == "accuracy" else quantity(value, metric.unit)
+
+
+def delta(base: float | None, current: float | None) -> str:
+    """Write a change relative to the base, such as ``▼ 53 %``; empty when it cannot be told."""
+    if base is None or current is None or not (math.isfinite(base) and math.isfinite(current)):
+        return ""
+    if base == current:
+        return "unchanged"
+    arrow = "▲" if current > base else "▼"
+    if base == 0:
+        return f"{arrow} from 0"
+    change = abs((current - base) / base)
+    if change >= 10:
+        return f"{arrow} {change + 1:.3g}×" if current / base > 0 else arrow
+    return f"{arrow} {percent(change, 1 if change < 0.0995 else 0)}"
+
+
+def delta_points(base: float | None, current: float | None) -> str:
+    """Write a change of an accuracy in percentage points, such as ``▼ 0.8 pp``."""
+    if base is None or current is None or not (math.isfinite(base) and math.isfinite(current)):
+        return ""
+    if base == current:
+        return "unchanged"
+    points = abs(current - base) * 100
+    size = f"{points:.1f}" if points >= 0.05 else "<0.1"
+    return f"{'▲' if current > base else '▼'} {size} pp"
+
+
+def change(metric: Metric, base: float | None, current: float | None) -> str:
+    """Write how that metric changed, in points for an accuracy and relative for the rest."""
+    return (delta_points if metric.key == "accuracy" else delta)(base, current)
+
+
+def verdict(metric: Metric, base: float | None, current: float | None) -> str:
+    """Say ``better`` or ``worse``; empty when nothing changed or it cannot be told."""
+    if base is None or current is None or base == current:
+        return ""
+    return BETTER if (current < base) == metric.lower_is_better else WORSE
+
+
+def shape(sizes: tuple[int, ...] | None) -> str:
+    """Write a tensor's shape without its batch, such as ``16×8×8``."""
+    if not sizes:
+        return ABSENT
+    return "×".join(str(size) for size in sizes[1:]) or "1"
+
+
+def layer_name(path: LayerId) -> str:
+    """Write a layer's path; the root has none and reads ``model``."""
+    return str(path) if path != ROOT else "model"
+
+
+def edit_text(edit: Edit, tr: Translate = str) -> str:
+    """Say an edit in one line, such as ``Prune 30 % of channels of head.fc (L2)``."""
+    if len(edit.layers) == 1:
+        layers = layer_name(edit.layers[0])
+    else:
+        layers = tr("{count} layers").format(count=len(edit.layers))
+    match edit:
+        case PruneChannels():
+            text = tr("Prune {amount} of channels of {layers} ({criterion})")
+        case PruneWeights():
+            text = tr("Prune {amount} of weights of {layers} ({criterion})")
+        case Quantize():
+            return tr("Quantize {layers} to int{bits}").format(layers=layers, bits=edit.weight_bits)
+    return text.format(
+        amount=amount(edit.ratio), layers=layers, criterion=criterion_name(edit.criterion, tr)
+    )
+
+
+def criterion_name(criterion: str, tr: Translate = str) -> str:
+    """Write which channels or weights go first, as the field does: ``L2``, ``random``."""
+    return tr("random") if criterion == "random" else criterion.upper()
+
+
+def bound_text(limit: Limit, tr: Translate = str) -> str:
+    """Write a limit without its metric, such as ``≤ 50.0 µJ``."""
+    sign = "≤" if limit.metric.lower_is_better else "≥"
+    if limit.relative:
+        return tr("{sign} {share} of base").format(sign=sign, share=amount(limit.bound))
+    return f"{sign} {metric_number(limit.metric, limit.bound)}"
+
+
+def limit_text(limit: Limit, tr: Translate = str) -> str:
+    """Write a limit in full, such as ``Energy per inference ≤ 50.0 µJ``."""
+    return f"{tr(limit.metric.title)} {bound_text(limit, tr)}"
+
+
+def parse(text: str, unit: str) -> float:
+    """Read a number with an optional SI prefix, unit or ``%``, such as ``0.1ms`` or ``10k``.
+
+    Raises:
+        ValueError: the text is no number, or carries another unit; the message says which.
+    """
+    found = _NUMBER.fullmatch(text)
+    if not found:
+        raise ValueError(f"“{text.strip()}” is not a number")
+    number, suffix = float(found[1].replace("−", "-")), found[2]
+    if suffix == "%" and unit == "1":
+        return number / 100
+    for symbol in ("",) if unit == "1" else (unit, ""):
+        prefix = suffix[: len(suffix) - len(symbol)]
+        if suffix.lower().endswith(symbol.lower()) and prefix in _FACTORS:
+            return number * _FACTORS[prefix]
+    wanted = "a plain number" if unit in _BARE else f"a value in {unit}"
+    raise ValueError(f"“{suffix}” is no unit here; give {wanted}")
+
+
+def tooltip(text: str) -> str:
+    """Text for a tooltip, shown as it is: Qt would take ``<b>`` in a layer's name for markup."""
+    return f"<qt>{html.escape(text).replace(chr(10), '<br>')}</qt>" if text else ""
+
+
+def delimited(rows: Iterable[Iterable[object]], delimiter: str = ",") -> str:
+    """A table as CSV or TSV, for files and spreadsheets; absent values are empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+    return text.getvalue()

@@ -1,0 +1,105 @@
+"""What the cards of the figures strip say: a snapshot in, texts out. No Qt."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine import LimitStatus, Metric, Quantity, Series, Snapshot
+from gui import format as fmt
+
+Translate = Callable[[str], str]
+
+_MEANINGS = {
+    "accuracy": "Share of validation samples that are classified right, with its 95 % interval.",
+    "energy": "Energy of one inference, modelled for the named hardware.",
+    "latency": "Median time of one pass on this machine.",
+    "macs": "Multiply-accumulate operations of one inference.",
+    "size": "Bytes that the parameters take at their number of bits; zeros are not packed.",
+    "parameters": "Weights, biases and other learned numbers.",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric: its value now, against the base, against its limit.
+
+    Attributes:
+        value: as text; a dash when absent, and ``why`` says why.
+        base, change: texts; empty when nothing has been edited.
+        verdict: ``better``, ``worse`` or empty.
+        limit: text of the limit, empty when there is none; ``met`` as the engine has it.
+    """
+
+    metric: Metric
+    value: str
+    why: str
+    base: str
+    change: str
+    verdict: str
+    limit: str
+    met: bool | None
+    tooltip: str
+    needs_data: bool = False
+
+
+def figure(snapshot: Snapshot, metric: Metric, tr: Translate = str) -> Figure:
+    """The card of that metric."""
+    now = snapshot.current.table.get(metric.key)
+    before = snapshot.base.table.get(metric.key)
+    meaningless = metric.key == "accuracy" and not snapshot.model.trained
+    value = None if meaningless or now is None else now.total
+    base = None if meaningless or before is None else before.total
+    status = next((one for one in snapshot.limits if one.limit.metric == metric), None)
+    edited = snapshot.cursor > 0 and value is not None and base is not None
+    numbers = (base.value if base else None, value.value if value else None)
+    return Figure(
+        metric=metric,
+        value=fmt.metric_value(metric, value),
+        why="" if value else _why(snapshot, metric, tr),
+        base=fmt.metric_number(metric, numbers[0]) if edited else "",
+        change=fmt.change(metric, *numbers) if edited else "",
+        verdict=fmt.verdict(metric, *numbers) if edited else "",
+        limit=fmt.bound_text(status.limit, tr) if status else "",
+        met=status.met if status else None,
+        tooltip=_tooltip(metric, now, value, base, status, tr),
+        needs_data=_needs_data(snapshot, metric) and value is None,
+    )
+
+
+def _needs_data(snapshot: Snapshot, metric: Metric) -> bool:
+    return metric.key == "accuracy" and snapshot.data is None and snapshot.model.trained
+
+
+def _why(snapshot: Snapshot, metric: Metric, tr: Translate) -> str:
+    if metric.key != "accuracy":
+        measured = metric.provenance.value == "measured"
+        return tr("not measured yet") if measured else tr("no value")
+    if not snapshot.model.trained:
+        return tr("untrained")
+    return tr("no data") if snapshot.data is None else tr("not evaluated yet")
+
+
+def _tooltip(
+    metric: Metric,
+    series: Series | None,
+    value: Quantity | None,
+    base: Quantity | None,
+    status: LimitStatus | None,
+    tr: Translate,
+) -> str:
+    lines = [tr(metric.title), tr(_MEANINGS.get(metric.key, ""))]
+    if value is not None:
+        lines.append(f"{fmt.metric_value(metric, value)}, {tr(metric.provenance.value)}")
+        if interval := fmt.interval(metric, value):
+            lines.append(tr("between {interval}").format(interval=interval))
+    if base is not None:
+        lines.append(tr("base {value}").format(value=fmt.metric_value(metric, base)))
+    if series is not None and series.conditions:
+        lines.append(" · ".join(f"{name} {text}" for name, text in series.conditions.items()))
+    if series is not None and series.unattributed:
+        names = ", ".join(sorted(series.unattributed))
+        lines.append(tr("outside the layers: {names}").format(names=names))
+    if status is not None:
+        kept = {True: tr("kept"), False: tr("not kept"), None: tr("not known yet")}[status.met]
+        limit = fmt.limit_text(status.limit, tr)
+        lines.append(tr("limit {limit}: {kept}").format(limit=limit, kept=kept))
+    return "\n".join(line for line in lines if line)

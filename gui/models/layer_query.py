@@ -1,0 +1,94 @@
+"""The language of the filter line: words and comparisons, all of which must hold."""
+
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gui import format as fmt
+from gui.models.layer_rows import Column, Row
+
+_FIELDS = {
+    "parameters": (Column.PARAMETERS, "1"),
+    "params": (Column.PARAMETERS, "1"),
+    "sparsity": (Column.SPARSITY, "1"),
+    "bits": (Column.BITS, "1"),
+    "macs": (Column.MACS, "MAC"),
+    "latency": (Column.LATENCY, "s"),
+    "time": (Column.LATENCY, "s"),
+    "energy": (Column.ENERGY, "J"),
+}
+_OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    "≤": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "≥": operator.ge,
+    "=": operator.eq,
+    "==": operator.eq,
+}
+_SPACED_SIGN = re.compile(r"\s*(<=|>=|==|[<>=≤≥])\s*")
+_SPACED_UNIT = re.compile(r"(?<=[<>=≤≥])([-\d.]+)\s+((?:[afpnuµmkKMGTPE]?(?:s|J|MAC)|%)(?=\s|$))")
+_COMPARISON = re.compile(r"([^<>=≤≥]*)(<=|>=|==|[<>=≤≥])(.*)")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A bound on one column; layers without a value do not pass."""
+
+    column: Column
+    holds: Callable[[float, float], bool]
+    bound: float
+
+    def accepts(self, row: Row) -> bool:
+        """Whether the row keeps the bound."""
+        value = row.values.get(self.column)
+        return value is not None and self.holds(value, self.bound)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A filter line that was read; ``problem`` says in words what could not be."""
+
+    words: tuple[str, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    problem: str = ""
+
+    def accepts(self, row: Row) -> bool:
+        """Whether the row passes; comparisons speak of layers, not of what contains them."""
+        if self.comparisons and not row.leaf:
+            return False
+        text = f"{row.layer.id} {row.layer.kind}".lower()
+        return all(word in text for word in self.words) and all(
+            one.accepts(row) for one in self.comparisons
+        )
+
+
+def parse_query(text: str) -> Query:
+    """Read a filter line; what cannot be read is left out and named in ``problem``."""
+    # "latency > 0.1 ms" is one comparison: close the gaps around the sign and before the unit.
+    text = _SPACED_UNIT.sub(r"\1\2", _SPACED_SIGN.sub(r"\1", text))
+    words: list[str] = []
+    comparisons: list[Comparison] = []
+    problem = ""
+    for token in text.split():
+        found = _COMPARISON.fullmatch(token)
+        if not found:
+            words.append(token.lower())
+            continue
+        try:
+            comparisons.append(_comparison(*found.groups()))
+        except ValueError as error:
+            problem = problem or str(error)
+    return Query(tuple(words), tuple(comparisons), problem)
+
+
+def _comparison(name: str, sign: str, bound: str) -> Comparison:
+    if name.lower() not in _FIELDS:
+        known = ", ".join(sorted(_FIELDS))
+        raise ValueError(f"“{name}” is no column; compare {known}")
+    if not bound:
+        raise ValueError(f"“{name}{sign}” lacks a value")
+    column, unit = _FIELDS[name.lower()]
+    return Comparison(column, _OPERATORS[sign], fmt.parse(bound, unit))

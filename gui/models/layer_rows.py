@@ -1,0 +1,148 @@
+"""What the rows of the layer table say, as raw values: a snapshot in, rows out. No Qt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from engine import METRICS, Layer, LayerId, LayerTree, Metric, ModelState, PruneChannels, Snapshot
+from gui import format as fmt
+
+
+class Column(IntEnum):
+    """Columns of the layer table, in order."""
+
+    LAYER = 0
+    KIND = 1
+    OUTPUT = 2
+    PARAMETERS = 3
+    SPARSITY = 4
+    BITS = 5
+    MACS = 6
+    LATENCY = 7
+    ENERGY = 8
+
+
+METRIC_COLUMNS: Mapping[Column, Metric] = {
+    Column.PARAMETERS: METRICS["parameters"],
+    Column.MACS: METRICS["macs"],
+    Column.LATENCY: METRICS["latency"],
+    Column.ENERGY: METRICS["energy"],
+}
+NUMBERS = (*METRIC_COLUMNS, Column.SPARSITY, Column.BITS)
+
+Values = Mapping[Column, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer: its values now and in the base model; a container's are those of all below it.
+
+    Attributes:
+        values, base: absent columns have no value.
+        chosen: an applied edit names the layer itself.
+        badges: what edits did to it, such as ``✂ 30 %`` or ``q8``.
+    """
+
+    layer: Layer
+    leaf: bool
+    values: Values
+    base: Values
+    bits: str
+    chosen: bool
+    badges: tuple[str, ...]
+
+    def text(self, column: Column) -> str:
+        """What the table shows in that column."""
+        match column:
+            case Column.LAYER:
+                return self.layer.name
+            case Column.KIND:
+                return self.layer.kind
+            case Column.OUTPUT:
+                return fmt.shape(self.layer.output_shape)
+            case Column.BITS:
+                return self.bits
+            case Column.SPARSITY:
+                return fmt.percent(self.values.get(column))
+        return fmt.quantity(self.values.get(column), METRIC_COLUMNS[column].unit)
+
+
+def build_rows(snapshot: Snapshot) -> tuple[Row, ...]:
+    """The rows of the current state, in tree order."""
+    tree, before = snapshot.current.tree, snapshot.base.tree
+    values, base = _columns(snapshot.current), _columns(snapshot.base)
+    bits = _bits(tree)
+    edits = [entry.edit for entry in snapshot.history[: snapshot.cursor]]
+    chosen = {layer for edit in edits for layer in edit.layers}
+    cut = {layer for edit in edits if isinstance(edit, PruneChannels) for layer in edit.layers}
+    rows = []
+    for layer in tree:
+        leaf = not tree.children(layer.id)
+        rows.append(
+            Row(
+                layer=layer,
+                leaf=leaf,
+                values=values.get(layer.id, {}),
+                base=base.get(layer.id, {}),
+                bits=bits.get(layer.id, fmt.ABSENT),
+                chosen=layer.id in chosen,
+                badges=_badges(before.get(layer.id), layer, layer.id in cut) if leaf else (),
+            )
+        )
+    return tuple(rows)
+
+
+def _columns(state: ModelState) -> dict[LayerId, dict[Column, float]]:
+    """Values of every layer by column, containers with what is below them."""
+    tree = state.tree
+    parameters = tree.inclusive({one.id: one.parameters for one in tree if one.parameters})
+    zeros = tree.inclusive({one.id: one.zeros for one in tree})
+    stored = tree.inclusive(
+        {one.id: one.weight_bits * one.parameters for one in tree if one.weight_bits}
+    )
+    sums = {
+        Column.PARAMETERS: parameters,
+        Column.SPARSITY: {id_: zeros[id_] / of for id_, of in parameters.items()},
+        Column.BITS: {id_: bits / parameters[id_] for id_, bits in stored.items() if bits},
+    }
+    for column in (Column.MACS, Column.LATENCY, Column.ENERGY):
+        series = state.table.get(METRIC_COLUMNS[column].key)
+        if series is not None:
+            own = {id_: value for id_, value in series.by_layer().items() if id_ in tree}
+            sums[column] = tree.inclusive(own)
+    rows: dict[LayerId, dict[Column, float]] = {}
+    for column, by_layer in sums.items():
+        for id_, value in by_layer.items():
+            rows.setdefault(id_, {})[column] = value
+    return rows
+
+
+def _bits(tree: LayerTree) -> dict[LayerId, str]:
+    """Bits of weights as text; a container's is the range of what is below it."""
+    seen: dict[LayerId, set[int]] = {}
+    texts: dict[LayerId, str] = {}
+    for layer in reversed(tuple(tree)):
+        bits = seen.setdefault(layer.id, set())
+        if layer.weight_bits is not None:
+            bits.add(layer.weight_bits)
+        seen.setdefault(tree.parent_of(layer.id), set()).update(bits)
+        if bits:
+            low, high = min(bits), max(bits)
+            texts[layer.id] = str(low) if low == high else f"{low}–{high}"
+    return texts
+
+
+def _badges(before: Layer | None, now: Layer, cut: bool) -> tuple[str, ...]:
+    """What edits did to a layer, in a few characters each."""
+    if before is None:
+        return ()
+    badges = []
+    if cut and before.channels and now.channels is not None:
+        badges.append(f"✂ {fmt.percent(1 - now.channels / before.channels, 0)}")
+    elif now.parameters < before.parameters and not now.note:
+        badges.append("✂ coupled")
+    if now.zeros > before.zeros and now.parameters:
+        badges.append(f"∅ {fmt.percent(now.zeros / now.parameters, 0)}")
+    if now.weight_bits is not None and now.weight_bits != before.weight_bits:
+        badges.append(f"q{now.weight_bits}")
+    return tuple(badges)

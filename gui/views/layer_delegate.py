@@ -1,0 +1,124 @@
+"""Draws the cells of the layer table: numbers over their heat, names with what edits did."""
+
+from typing import Any, cast
+
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QSize, Qt
+from PySide6.QtGui import QColor, QPainter
+from PySide6.QtWidgets import (
+    QApplication,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QWidget,
+)
+
+from gui import format as fmt
+from gui.models.layer_model import Role, alignment
+from gui.models.layer_rows import NUMBERS, Column, Row
+from gui.theme import Theme, tabular
+
+ROW_HEIGHT = 24
+PADDING = 8
+RIGHT = 14  # the header's arrow stands there
+_BADGE_GAP = 6
+_DOT = 6
+
+
+class LayerDelegate(QStyledItemDelegate):
+    """Draws one cell; the text is the model's, the colours the theme's."""
+
+    def __init__(self, theme: Theme, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._theme = theme
+
+    def _draw_name(self, painter: QPainter, rect: QRect, text: str, row: Row) -> None:
+        """The name, and behind it badges or the note, which give way first."""
+        metrics = painter.fontMetrics()
+        if row.chosen:
+            self._draw_dot(painter, rect)
+        muted = QColor(self._theme.palette.muted)
+        badges = [row.layer.note] if row.layer.note else list(row.badges)
+        needed = sum(metrics.horizontalAdvance(badge) + 2 * _BADGE_GAP for badge in badges)
+        room = max(rect.width() - needed, min(rect.width(), rect.width() // 2))
+        name = metrics.elidedText(text, Qt.TextElideMode.ElideMiddle, room)
+        painter.setPen(muted if row.layer.note else QColor(self._theme.palette.text))
+        painter.drawText(rect, alignment(Column.LAYER), name)
+        rest = rect.adjusted(metrics.horizontalAdvance(name) + _BADGE_GAP, 0, 0, 0)
+        for badge in badges:
+            if row.layer.note:
+                painter.setPen(muted)
+                shown = metrics.elidedText(badge, Qt.TextElideMode.ElideRight, rest.width())
+                painter.drawText(rest, alignment(Column.LAYER), shown)
+            else:
+                rest = self._draw_badge(painter, rest, badge)
+
+    def _draw_dot(self, painter: QPainter, rect: QRect) -> None:
+        """A dot where a container has its arrow: an edit names this layer."""
+        painter.setBrush(QColor(self._theme.palette.accent))
+        painter.setPen(Qt.PenStyle.NoPen)
+        left, top = rect.left() - PADDING - _DOT, rect.center().y() - _DOT // 2 + 1
+        painter.drawEllipse(left, top, _DOT, _DOT)
+
+    def _draw_badge(self, painter: QPainter, room: QRect, text: str) -> QRect:
+        """One badge at the left of the room; answers with what is left of it."""
+        palette = self._theme.palette
+        width = painter.fontMetrics().horizontalAdvance(text) + _BADGE_GAP
+        if width > room.width():
+            return room
+        box = QRect(room.left(), room.top() + 4, width, room.height() - 8)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(palette.raised))
+        painter.drawRoundedRect(box, 4, 4)
+        painter.setPen(QColor(palette.text))
+        painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
+        return room.adjusted(width + 4, 0, 0, 0)
+
+    def _draw_heat(self, painter: QPainter, cell: QRect, fraction: float) -> None:
+        """A bar from the left edge, faint enough to read a number over it."""
+        box = cell.adjusted(2, 3, -2, -3)
+        box.setWidth(max(2, round(box.width() * fraction)))
+        painter.fillRect(box, self._theme.heat_tint(fraction))
+        painter.fillRect(box.adjusted(0, box.height() - 2, 0, 0), self._theme.heat_color(fraction))
+
+    def _draw_value(
+        self, painter: QPainter, rect: QRect, text: str, column: Column, row: Row
+    ) -> None:
+        palette = self._theme.palette
+        # Sums and words step back behind the layers' own numbers.
+        quiet = text == fmt.ABSENT or row.layer.note or not row.leaf or column not in NUMBERS
+        painter.setPen(QColor(palette.muted if quiet else palette.text))
+        shown = painter.fontMetrics().elidedText(text, Qt.TextElideMode.ElideMiddle, rect.width())
+        painter.drawText(rect, alignment(column), shown)
+
+    def paint(
+        self,
+        painter: QPainter,
+        option: QStyleOptionViewItem,
+        index: QModelIndex | QPersistentModelIndex,
+    ) -> None:
+        cell = QStyleOptionViewItem(option)
+        self.initStyleOption(cell, index)
+        place = cast(Any, cell)  # the stubs leave out the option's fields
+        text, rect, widget = place.text, QRect(place.rect), place.widget
+        place.text = ""
+        style = widget.style() if widget else QApplication.style()
+        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, cell, painter, widget)
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setFont(tabular(place.font))
+        heat = index.data(Role.HEAT)
+        if heat is not None:
+            self._draw_heat(painter, rect, heat)
+        column, row = Column(index.column()), index.data(Role.ROW)
+        if column == Column.LAYER:
+            self._draw_name(painter, rect.adjusted(4, 0, -4, 0), text, row)
+        else:
+            inner = rect.adjusted(PADDING, 0, -RIGHT, 0)
+            self._draw_value(painter, inner, text, column, row)
+        painter.restore()
+
+    def sizeHint(
+        self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> QSize:
+        size = super().sizeHint(option, index)
+        return QSize(size.width() + RIGHT, ROW_HEIGHT)

@@ -1,0 +1,126 @@
+"""The panels around an open model: figures on top, layers in the middle, docks around them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from PySide6.QtCore import QByteArray, Qt, Signal
+from PySide6.QtGui import QAction
+from PySide6.QtWidgets import QDockWidget, QFrame, QMainWindow, QWidget
+
+from gui.document import Document
+from gui.selection import Selection
+from gui.theme import Theme
+from gui.views.edit_panel import EditPanel
+from gui.views.energy_chart import EnergyChart
+from gui.views.figures import FiguresStrip
+from gui.views.history import HistoryView
+from gui.views.jobs_panel import JobsPanel
+from gui.views.layer_tree import LayerTreeView
+from gui.widgets import column, named
+
+_LAYOUT_VERSION: Final = 1
+_RIGHT, _BOTTOM = Qt.DockWidgetArea.RightDockWidgetArea, Qt.DockWidgetArea.BottomDockWidgetArea
+# Shares of the window that the docks get at first.
+_RIGHT_WIDTH, _CHART_HEIGHT = 0.28, 0.30
+
+
+class Workbench(QWidget):
+    """Places the panels; the docks can be moved, closed and put back.
+
+    Signals:
+        data_wanted: the user wants to choose validation data.
+        limit_wanted: the user wants to set the limit of the metric with that key.
+    """
+
+    data_wanted = Signal()
+    limit_wanted = Signal(str)
+
+    def __init__(
+        self,
+        document: Document,
+        selection: Selection,
+        theme: Theme,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.setObjectName("workbench")
+        self._strip = FiguresStrip(document, theme, self)
+        self._strip.data_wanted.connect(self.data_wanted)
+        self._strip.limit_wanted.connect(self.limit_wanted)
+        # A main window of its own, so that the docks leave the strip its full width.
+        self._panels = named(QMainWindow(), "panels")
+        self._panels.setWindowFlags(Qt.WindowType.Widget)
+        self._panels.setDockNestingEnabled(True)
+        self._panels.setCorner(Qt.Corner.BottomRightCorner, _BOTTOM)
+        self._tree = LayerTreeView(document, selection, theme)
+        self._panels.setCentralWidget(self._tree)
+        edit = EditPanel(document, selection, theme)
+        self._edit = self._dock("dock_layer", self.tr("Layer"), edit, _RIGHT)
+        chart = EnergyChart(document, selection, theme)
+        self._chart = self._dock("dock_energy", self.tr("Energy by layer"), chart, _BOTTOM)
+        past = _above(HistoryView(document, theme), JobsPanel(document.jobs, theme))
+        self._history = self._dock("dock_history", self.tr("History and jobs"), past, _BOTTOM)
+        layout = column(self, spacing=0)
+        layout.addWidget(self._strip)
+        layout.addWidget(_line())
+        layout.addWidget(self._panels, 1)
+
+    @property
+    def toggles(self) -> list[QAction]:
+        """Actions that show and hide the docks."""
+        return [dock.toggleViewAction() for dock in self._docks]
+
+    def focus_filter(self) -> None:
+        """Put the cursor into the line that filters the layers."""
+        self._tree.focus_filter()
+
+    def save_layout(self) -> QByteArray:
+        """How the docks are arranged."""
+        return self._panels.saveState(_LAYOUT_VERSION)
+
+    def restore_layout(self, layout: QByteArray) -> None:
+        """Arrange the docks as they were saved; at first, or when that fails, as designed."""
+        if layout.isEmpty() or not self._panels.restoreState(layout, _LAYOUT_VERSION):
+            self.reset_layout()
+
+    def reset_layout(self) -> None:
+        """Arrange the docks as designed."""
+        for dock in self._docks:
+            dock.setFloating(False)
+            dock.show()
+        self._panels.addDockWidget(_RIGHT, self._edit)
+        self._panels.addDockWidget(_BOTTOM, self._chart)
+        self._panels.addDockWidget(_BOTTOM, self._history)
+        self._panels.splitDockWidget(self._chart, self._history, Qt.Orientation.Horizontal)
+        width, height = self.width(), self.height()
+        horizontal, vertical = Qt.Orientation.Horizontal, Qt.Orientation.Vertical
+        right = round(width * _RIGHT_WIDTH)
+        self._panels.resizeDocks([self._edit], [right], horizontal)
+        bottom = [self._chart, self._history]
+        self._panels.resizeDocks(bottom, [width - right, right], horizontal)
+        self._panels.resizeDocks(bottom, [round(height * _CHART_HEIGHT)] * 2, vertical)
+
+    @property
+    def _docks(self) -> tuple[QDockWidget, ...]:
+        return self._edit, self._chart, self._history
+
+    def _dock(self, name: str, title: str, widget: QWidget, area: Qt.DockWidgetArea) -> QDockWidget:
+        dock = named(QDockWidget(title, self._panels), name)
+        dock.setWidget(widget)
+        self._panels.addDockWidget(area, dock)
+        return dock
+
+
+def _above(upper: QWidget, lower: QWidget) -> QWidget:
+    both = QWidget()
+    layout = column(both, spacing=0)
+    layout.addWidget(upper, 1)
+    layout.addWidget(lower)
+    return both
+
+
+def _line() -> QFrame:
+    line = QFrame()
+    line.setProperty("role", "line")
+    return line

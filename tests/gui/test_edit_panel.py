@@ -1,0 +1,216 @@
+"""The edit panel: forms out of dataclasses, previews, Apply, Esc."""
+
+from typing import Any
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QLabel, QPushButton, QSlider, QToolButton
+from pytestqt.qtbot import QtBot
+
+from engine import EDITS, Effect, EngineError, LayerId, PruneChannels, PruneWeights, Quantize
+from gui.selection import Selection
+from gui.theme import Theme
+from gui.views.edit_form import EditForm
+from gui.views.edit_panel import EditPanel
+from gui.views.fact_rows import FactRows
+
+CONV1, FC, RELU = LayerId("stage1.block0.conv1"), LayerId("head.fc"), LayerId("stem.relu")
+
+
+@pytest.fixture
+def selection() -> Selection:
+    return Selection()
+
+
+@pytest.fixture
+def panel(qtbot: QtBot, fake_document: Any, selection: Selection, theme: Theme) -> EditPanel:
+    panel = EditPanel(fake_document, selection, theme)
+    qtbot.addWidget(panel)
+    panel.resize(340, 420)
+    panel.show()
+    return panel
+
+
+def _amount(panel: EditPanel) -> QDoubleSpinBox:
+    return panel.form.findChild(QDoubleSpinBox, "ratio")
+
+
+def _text(panel: EditPanel, name: str) -> str:
+    return str(panel.findChild(QLabel, name).text())
+
+
+def _apply_button(panel: EditPanel) -> QPushButton:
+    return panel.findChild(QPushButton, "applyEdit")
+
+
+def _calls(document: Any, name: str) -> list[Any]:
+    return [argument for call, argument in document.calls if call == name]
+
+
+@pytest.mark.parametrize("name", sorted(EDITS))
+def test_every_edit_has_a_form_that_gives_it_back(qtbot: QtBot, name: str) -> None:
+    kind, _ = EDITS[name]
+    form = EditForm(kind)
+    qtbot.addWidget(form)
+    edit = form.edit((FC,))
+    assert type(edit) is kind
+    assert edit.layers == (FC,)
+    again = EditForm(kind)
+    qtbot.addWidget(again)
+    again.set_values(form.values)
+    assert again.edit((FC,)) == edit
+
+
+def test_the_form_is_what_the_edit_says(panel: EditPanel, selection: Selection) -> None:
+    selection.set([CONV1])
+    _amount(panel).setValue(42.5)
+    criterion = panel.form.findChild(QComboBox, "criterion")
+    criterion.setCurrentIndex(criterion.findData("l1"))
+    assert panel.edit == PruneChannels((CONV1,), 0.425, "l1")
+
+
+def test_slider_and_field_agree(panel: EditPanel, selection: Selection) -> None:
+    selection.set([CONV1])
+    slider = panel.form.findChild(QSlider)
+    slider.setValue(60)
+    assert _amount(panel).value() == 60
+    _amount(panel).setValue(12.4)
+    assert slider.value() == 12
+    assert _amount(panel).value() == 12.4
+
+
+def test_a_preview_follows_once_the_hand_rests(
+    qtbot: QtBot, panel: EditPanel, selection: Selection, fake_document: Any
+) -> None:
+    selection.set([CONV1])
+    for percent in (31, 32, 33):
+        _amount(panel).setValue(percent)
+    qtbot.waitUntil(lambda: bool(_calls(fake_document, "preview")))
+    assert _calls(fake_document, "preview") == [PruneChannels((CONV1,), 0.33)]
+    facts = panel.findChild(FactRows, "effectTotals").facts
+    assert [fact.name for fact in facts] == ["Parameters", "MACs", "Energy", "Size"]
+    assert facts[2].value == "88.0 µJ → 44.0 µJ"
+    assert facts[2].remark == "▼ 50 %"
+
+
+def test_a_refusal_is_said_and_cannot_be_applied(
+    qtbot: QtBot, panel: EditPanel, selection: Selection, fake_document: Any
+) -> None:
+    fake_document.answer = lambda edit: EngineError("No <b>channel</b> would stay.", "Take less.")
+    selection.set([CONV1])
+    qtbot.waitUntil(lambda: "No <b>channel</b>" in _text(panel, "effectError"))
+    assert "Take less." in _text(panel, "effectError")
+    assert not _apply_button(panel).isEnabled()
+    panel.apply()
+    assert not _calls(fake_document, "apply")
+
+
+def test_waiting_is_said_after_a_while(
+    qtbot: QtBot, panel: EditPanel, selection: Selection, fake_document: Any
+) -> None:
+    fake_document.answer = None
+    selection.set([CONV1])
+    busy = panel.findChild(QLabel, "previewBusy")
+    assert not busy.isVisible()
+    qtbot.waitUntil(busy.isVisible, timeout=3000)
+    selection.set([])
+    assert not busy.isVisible()
+
+
+def test_apply_is_one_button(
+    qtbot: QtBot, panel: EditPanel, selection: Selection, fake_document: Any
+) -> None:
+    selection.set([CONV1])
+    qtbot.mouseClick(_apply_button(panel), Qt.MouseButton.LeftButton)
+    assert _calls(fake_document, "apply") == [PruneChannels((CONV1,), 0.3)]
+
+
+def test_enter_in_the_amount_applies_what_was_typed(
+    qtbot: QtBot, panel: EditPanel, selection: Selection, fake_document: Any
+) -> None:
+    selection.set([CONV1])
+    amount = _amount(panel)
+    amount.setFocus()
+    amount.selectAll()
+    qtbot.keyClicks(amount, "45")
+    qtbot.keyClick(amount, Qt.Key.Key_Return)
+    assert _calls(fake_document, "apply") == [PruneChannels((CONV1,), 0.45)]
+
+
+def test_escape_goes_back_to_the_last_values(
+    qtbot: QtBot, panel: EditPanel, selection: Selection
+) -> None:
+    selection.set([CONV1])
+    _amount(panel).setValue(45)
+    panel.apply()
+    _amount(panel).setValue(80)
+    qtbot.keyClick(_amount(panel), Qt.Key.Key_Escape)
+    assert _amount(panel).value() == 45
+
+
+def test_a_container_stands_for_its_layers(panel: EditPanel, selection: Selection) -> None:
+    selection.set([LayerId("stage1")])
+    assert panel.edit is not None
+    assert panel.edit.layers == (CONV1, "stage1.block0.conv2")
+    assert _text(panel, "editTitle") == "stage1"
+
+
+def test_several_layers_say_for_how_many_it_works(panel: EditPanel, selection: Selection) -> None:
+    selection.set([CONV1, FC, RELU])
+    assert _text(panel, "editTitle") == "3 layers"
+    assert _text(panel, "editHint") == "Applies to 1 of 2 layers."
+    panel.choose_method("quantize")
+    assert panel.edit == Quantize((CONV1, FC))
+
+
+def test_impossible_methods_are_off_with_a_reason(panel: EditPanel, selection: Selection) -> None:
+    selection.set([FC])
+    button = panel.findChild(QToolButton, "method_prune-channels")
+    assert not button.isEnabled()
+    assert "Linear" in button.toolTip()
+    assert panel.method == "prune-weights"
+    assert isinstance(panel.edit, PruneWeights)
+
+
+def test_a_layer_that_cannot_be_edited_says_so(panel: EditPanel, selection: Selection) -> None:
+    selection.set([RELU])
+    assert panel.edit is None
+    assert "ReLU" in _text(panel, "editHint")
+    assert not _apply_button(panel).isEnabled()
+    selection.set([LayerId("stem.bn")])
+    assert "folded into stem.conv" in _text(panel, "editHint")
+
+
+def test_nothing_selected_says_what_to_do(panel: EditPanel, fake_document: Any) -> None:
+    assert "Select a layer" in _text(panel, "editHint")
+    fake_document.snapshot = None
+    panel.refresh()
+    assert "Open a model" in _text(panel, "editHint")
+
+
+def test_the_seed_shows_only_for_chance(panel: EditPanel, selection: Selection) -> None:
+    selection.set([CONV1])
+    seed = panel.form.findChild(QLabel, "") or None
+    criterion = panel.form.findChild(QComboBox, "criterion")
+    spin = next(one for one in panel.form.children() if one.objectName() == "seed")
+    assert seed is not None
+    assert not spin.isVisible()
+    criterion.setCurrentIndex(criterion.findData("random"))
+    assert spin.isVisible()
+
+
+def test_coupled_layers_are_listed(
+    qtbot: QtBot, panel: EditPanel, selection: Selection, fake_document: Any
+) -> None:
+    from engine import LayerEffect
+
+    coupled = tuple(
+        LayerEffect(LayerId(f"layer{i}"), "coupled", "input channels", 64, 32) for i in range(14)
+    )
+    fake_document.answer = lambda edit: Effect(edit, coupled, {}, {}, ("Saves time.",))
+    selection.set([CONV1])
+    rows = panel.findChild(FactRows, "effectCoupled")
+    qtbot.waitUntil(lambda: bool(rows.facts))
+    assert rows.facts[0].value == "64 → 32"
+    assert rows.facts[-1].name == "and 4 more"
+    assert _text(panel, "effectNotes") == "Saves time."

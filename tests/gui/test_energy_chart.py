@@ -1,0 +1,186 @@
+"""The energy chart: what it draws, reads out, selects and writes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PySide6.QtCore import QCoreApplication, QPointF
+from PySide6.QtGui import QContextMenuEvent, QGuiApplication, QImage
+from PySide6.QtWidgets import QLabel, QMessageBox, QToolButton
+from pytestqt.qtbot import QtBot
+
+from engine import LayerId, Part, Snapshot
+from gui.models.energy_bars import energy_bars
+from gui.selection import Selection
+from gui.theme import Theme
+from gui.views.bar_plot import BarPlot
+from gui.views.chart_files import ChartFiles
+from gui.views.energy_chart import EnergyChart
+
+CONV2 = LayerId("stage1.block0.conv2")
+
+
+@pytest.fixture
+def selection() -> Selection:
+    return Selection()
+
+
+@pytest.fixture
+def chart(qtbot: QtBot, fake_document: Any, selection: Selection, theme: Theme) -> EnergyChart:
+    chart = EnergyChart(fake_document, selection, theme)
+    qtbot.addWidget(chart)
+    chart.resize(700, 240)
+    chart.show()
+    qtbot.waitExposed(chart)
+    return chart
+
+
+def _plot(chart: EnergyChart) -> BarPlot:
+    plot = chart.findChild(BarPlot)
+    assert plot is not None
+    return plot
+
+
+def test_parts_add_up_to_the_series(pruned: Snapshot) -> None:
+    bars = energy_bars(pruned, ordered=False)
+    assert bars is not None
+    series = pruned.current.table["energy"]
+    assert sum(bars.totals) == pytest.approx(series.total.value)
+    assert dict(zip(bars.layers, bars.totals, strict=True)) == pytest.approx(series.by_layer())
+
+
+def test_sorted_puts_the_most_expensive_first(pruned: Snapshot) -> None:
+    bars = energy_bars(pruned, ordered=True)
+    assert bars is not None
+    assert bars.layers[0] == CONV2
+    assert list(bars.totals) == sorted(bars.totals, reverse=True)
+
+
+def test_no_ghost_without_an_edit(base: Snapshot) -> None:
+    bars = energy_bars(base, ordered=False)
+    assert bars is not None
+    assert bars.base == ()
+
+
+def test_caption_names_the_conditions(chart: EnergyChart) -> None:
+    assert chart.caption() == "Energy by layer · modelled · Eyeriss <ISCA 2016> · batch 1"
+
+
+def test_reads_out_layer_parts_total_and_base(chart: EnergyChart) -> None:
+    assert chart.bars is not None
+    text = chart.read_out(chart.bars.layers.index(CONV2))
+    for part in (CONV2, "compute 295 nJ", "buffers 590 nJ", "DRAM 20.0 nJ", "total 905 nJ", "base"):
+        assert part in text
+    assert "▼ 49 %" in text
+
+
+def test_a_click_selects_the_layer(chart: EnergyChart, selection: Selection) -> None:
+    assert chart.bars is not None
+    place = chart.bars.layers.index(CONV2)
+    _plot(chart).clicked.emit(place, False)
+    assert selection.layers == (CONV2,)
+    _plot(chart).clicked.emit(0, True)
+    assert selection.layers == (CONV2, chart.bars.layers[0])
+    _plot(chart).clicked.emit(place, True)
+    assert selection.layers == (chart.bars.layers[0],)
+
+
+def test_bars_are_found_by_their_place(chart: EnergyChart) -> None:
+    plot = _plot(chart)
+    place = plot.getViewBox().mapViewToScene(QPointF(2.1, 1e-7))
+    assert plot.bar_at(place) == 2
+    assert plot.bar_at(QPointF(-50, -50)) == -1
+
+
+def test_the_mouse_reads_out_the_bar_below_it(chart: EnergyChart) -> None:
+    plot = _plot(chart)
+    place = plot.getViewBox().mapViewToScene(QPointF(2, 1e-7))
+    plot.scene().sigMouseMoved.emit(place)
+    caption = chart.findChild(QLabel, "chartCaption")
+    assert caption.text().startswith(CONV2)
+    plot.scene().sigMouseMoved.emit(QPointF(-50, -50))
+    assert caption.text() == "modelled · Eyeriss <ISCA 2016> · batch 1"
+
+
+def test_share_is_in_percent(chart: EnergyChart) -> None:
+    chart.findChild(QToolButton, "chartShare").click()
+    assert "%" in _plot(chart).getAxis("left").label.toPlainText()
+
+
+def test_thousands_of_layers_stay_a_few_items(
+    chart: EnergyChart, fake_document: Any, make_large: Callable[[int], Snapshot]
+) -> None:
+    fake_document.show(make_large(3000))
+    assert chart.bars is not None
+    assert len(chart.bars.layers) == 3000
+    assert len(_plot(chart).getPlotItem().items) < 8
+    chart.grab()
+
+
+def test_hidden_it_goes_stale_and_refreshes_when_shown(
+    chart: EnergyChart, fake_document: Any, base: Snapshot
+) -> None:
+    chart.hide()
+    before = chart.bars
+    fake_document.show(base, Part.METRICS)
+    assert chart.bars is before
+    chart.show()
+    assert chart.bars is not before
+
+
+def test_without_a_model_it_says_what_to_do(
+    qtbot: QtBot, fake_document: Any, selection: Selection, theme: Theme
+) -> None:
+    fake_document.snapshot = None
+    chart = EnergyChart(fake_document, selection, theme)
+    qtbot.addWidget(chart)
+    assert "Open a model" in chart.findChild(QLabel, "chartEmpty").text()
+    assert not any(action.isEnabled() for action in chart.make_menu().actions())
+
+
+def test_picture_and_numbers_can_be_taken_away(chart: EnergyChart, tmp_path: Path) -> None:
+    files = chart.findChild(ChartFiles)
+    assert files is not None
+    assert chart.bars is not None
+    files.write(str(tmp_path / "chart.png"), files.png())
+    assert QImage(str(tmp_path / "chart.png")).width() == 2 * _plot(chart).width()
+    svg = files.svg().decode()
+    assert svg.startswith("<?xml")
+    assert "Eyeriss &lt;ISCA 2016&gt;" in svg
+    files.copy_table(chart.bars.table())
+    lines = QGuiApplication.clipboard().text().splitlines()
+    assert lines[0] == "layer,compute (J),buffers (J),DRAM (J),total (J),base (J)"
+    assert len(lines) == 1 + len(chart.bars.layers)
+    files.copy_image()
+    assert not QGuiApplication.clipboard().image().isNull()
+
+
+def test_a_file_that_cannot_be_written_is_said(chart: EnergyChart, tmp_path: Path) -> None:
+    files = chart.findChild(ChartFiles)
+    assert files is not None
+    files.write(str(tmp_path / "missing" / "chart.csv"), b"")
+    box = chart.findChild(QMessageBox, "saveFailed")
+    assert "missing" in box.informativeText()
+    box.close()
+
+
+def test_draws_in_both_looks(chart: EnergyChart, theme: Theme, selection: Selection) -> None:
+    selection.set([LayerId("stage1")])
+    light = chart.grab().toImage()
+    theme.set_mode("dark")
+    assert chart.grab().toImage() != light
+
+
+def test_the_menu_of_the_plot_is_ours(
+    qtbot: QtBot, chart: EnergyChart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[QContextMenuEvent] = []
+    monkeypatch.setattr(EnergyChart, "contextMenuEvent", lambda _, event: asked.append(event))
+    viewport = _plot(chart).viewport()
+    place = viewport.rect().center()
+    event = QContextMenuEvent(QContextMenuEvent.Reason.Mouse, place, viewport.mapToGlobal(place))
+    QCoreApplication.sendEvent(viewport, event)
+    assert asked
+    texts = [action.text() for action in chart.make_menu().actions()]
+    assert texts[:3] == ["Copy image", "Save as PNG…", "Save as SVG…"]

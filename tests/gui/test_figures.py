@@ -1,0 +1,120 @@
+"""The strip of figures: values, absence, limits, provenance."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QLabel, QPushButton
+from pytestqt.qtbot import QtBot
+
+from engine import METRICS, DataInfo, Limit, LimitStatus, MeasurementTable, Snapshot
+from gui.models.figures import figure
+from gui.theme import Theme
+from gui.views.figures import FiguresStrip
+
+DATA = DataInfo("digits", 1000, 360)
+
+
+@pytest.fixture
+def strip(qtbot: QtBot, fake_document: Any, theme: Theme) -> FiguresStrip:
+    strip = FiguresStrip(fake_document, theme)
+    qtbot.addWidget(strip)
+    strip.resize(1000, strip.sizeHint().height())
+    strip.show()
+    return strip
+
+
+def _without(snapshot: Snapshot, key: str) -> Snapshot:
+    def cut(table: MeasurementTable) -> MeasurementTable:
+        return MeasurementTable(one for name, one in table.items() if name != key)
+
+    base = replace(snapshot.base, table=cut(snapshot.base.table))
+    return replace(
+        snapshot, base=base, current=replace(snapshot.current, table=cut(snapshot.current.table))
+    )
+
+
+def test_figures_compare_with_the_base(pruned: Snapshot) -> None:
+    energy = figure(pruned, METRICS["energy"])
+    assert energy.value == "1.44 µJ"
+    assert energy.base == "2.79 µJ"
+    assert energy.change == "▼ 49 %"
+    assert energy.verdict == "better"
+    assert figure(pruned, METRICS["accuracy"]).verdict == "worse"
+
+
+def test_unedited_there_is_nothing_to_compare(base: Snapshot) -> None:
+    energy = figure(base, METRICS["energy"])
+    assert (energy.base, energy.change, energy.verdict) == ("", "", "")
+
+
+def test_tooltips_say_where_a_figure_comes_from(pruned: Snapshot) -> None:
+    tip = figure(pruned, METRICS["energy"]).tooltip
+    assert "modelled" in tip
+    assert "hardware Eyeriss" in tip
+    assert "batch 1" in tip
+    assert "between" in figure(pruned, METRICS["accuracy"]).tooltip
+
+
+def test_absent_is_a_dash_with_a_reason(pruned: Snapshot) -> None:
+    latency = figure(_without(pruned, "latency"), METRICS["latency"])
+    assert latency.value == "–"
+    assert latency.why == "not measured yet"
+
+
+def test_untrained_models_have_no_accuracy(pruned: Snapshot) -> None:
+    untrained = replace(pruned, model=replace(pruned.model, trained=False))
+    accuracy = figure(untrained, METRICS["accuracy"])
+    assert accuracy.value == "–"
+    assert accuracy.why == "untrained"
+    assert not accuracy.needs_data
+
+
+@pytest.mark.parametrize(("met", "mark"), [(True, "✓"), (False, "✗"), (None, "?")])
+def test_limits_have_a_mark(
+    strip: FiguresStrip, fake_document: Any, pruned: Snapshot, met: bool | None, mark: str
+) -> None:
+    status = LimitStatus(Limit(METRICS["energy"], 5e-5), met)
+    fake_document.show(replace(pruned, limits=(status,)))
+    button = strip.card("energy").findChild(QPushButton, "figureLimit")
+    assert button.text() == f"{mark} ≤ 50.0 µJ"
+
+
+def test_the_mark_asks_for_a_limit(qtbot: QtBot, strip: FiguresStrip) -> None:
+    button = strip.card("size").findChild(QPushButton, "figureLimit")
+    assert button.text() == "Set limit…"
+    with qtbot.waitSignal(strip.limit_wanted) as wanted:
+        qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    assert wanted.args == ["size"]
+
+
+def test_without_data_the_card_is_a_button(
+    qtbot: QtBot, strip: FiguresStrip, fake_document: Any, pruned: Snapshot
+) -> None:
+    fake_document.show(_without(pruned, "accuracy"))
+    button = strip.card("accuracy").findChild(QPushButton, "chooseData")
+    assert button.isVisible()
+    needed = button.fontMetrics().horizontalAdvance(button.text()) + 14
+    qtbot.waitUntil(lambda: button.width() >= needed)
+    with qtbot.waitSignal(strip.data_wanted):
+        qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    fake_document.show(replace(_without(pruned, "accuracy"), data=DATA))
+    assert not button.isVisible()
+    assert strip.card("accuracy").findChild(QLabel, "figureBase").text() == "not evaluated yet"
+
+
+def test_nothing_is_cut_off_at_1000_pixels(strip: FiguresStrip) -> None:
+    for key in METRICS:
+        for label in strip.card(key).findChildren(QLabel):
+            if label.isVisible():
+                needed = label.fontMetrics().horizontalAdvance(label.text())
+                assert needed <= label.width() + 1, (key, label.objectName())
+
+
+def test_without_a_model_all_are_dashes(qtbot: QtBot, fake_document: Any, theme: Theme) -> None:
+    fake_document.snapshot = None
+    strip = FiguresStrip(fake_document, theme)
+    qtbot.addWidget(strip)
+    texts = {strip.card(key).findChild(QLabel, "figureValue").text() for key in METRICS}
+    assert texts == {"–"}

@@ -1,0 +1,147 @@
+"""Numbers as text: laws over all numbers, and the forms that people see."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import METRICS, LayerId, Limit, PruneChannels, PruneWeights, Quantity, Quantize
+from gui import format as fmt
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+ordinary = st.floats(min_value=1e-17, max_value=1e20)
+
+
+@given(ordinary, st.sampled_from(["J", "s"]))
+def test_quantity_round_trip_keeps_three_digits(value: float, unit: str) -> None:
+    assert fmt.parse(fmt.quantity(value, unit), unit) == pytest.approx(value, rel=0.0051)
+
+
+@given(st.integers(min_value=1, max_value=10**20), st.sampled_from(["1", "MAC", "B"]))
+def test_counts_round_trip(value: int, unit: str) -> None:
+    assert fmt.parse(fmt.quantity(value, unit), unit) == pytest.approx(value, rel=0.0051)
+
+
+@given(st.floats(), st.sampled_from(["J", "s", "1", "MAC", "B"]))
+def test_no_number_reads_as_nan(value: float, unit: str) -> None:
+    texts = (fmt.quantity(value, unit), fmt.percent(value), fmt.delta(1.0, value))
+    assert not any("nan" in text.lower() for text in texts)
+
+
+@given(numbers, numbers)
+def test_delta_points_where_the_value_went(base: float, current: float) -> None:
+    text = fmt.delta(base, current)
+    if current == base:
+        assert text == "unchanged"
+    else:
+        assert text.startswith("▲" if current > base else "▼")
+
+
+@given(numbers, numbers, st.sampled_from(sorted(METRICS)))
+def test_verdict_agrees_with_the_metric(base: float, current: float, key: str) -> None:
+    metric = METRICS[key]
+    expected = "" if base == current else "worse"
+    if (current < base) if metric.lower_is_better else (current > base):
+        expected = "better"
+    assert fmt.verdict(metric, base, current) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (4.12e-5, "J", "41.2 µJ"),
+        (1.31e-3, "s", "1.31 ms"),
+        (3.02e6, "MAC", "3.02 M"),
+        (212_345, "B", "212 kB"),
+        (54_100, "1", "54.1 k"),
+        (999.96, "J", "1.00 kJ"),
+        (512, "B", "512 B"),
+        (0, "J", "0 J"),
+        (-2e-9, "J", "−2.00 nJ"),
+        (1e-25, "J", "1.00e-25 J"),
+        (None, "J", "–"),
+        (math.nan, "J", "–"),
+        (math.inf, "s", "∞ s"),
+    ],
+)
+def test_quantity(value: float | None, unit: str, text: str) -> None:
+    assert fmt.quantity(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("base", "current", "text"),
+    [
+        (88.0, 41.2, "▼ 53 %"),
+        (1.0, 1.052, "▲ 5.2 %"),
+        (1.0, 1.0001, "▲ <0.1 %"),
+        (1.0, 50.0, "▲ 50×"),
+        (0.0, 1.0, "▲ from 0"),
+        (None, 1.0, ""),
+    ],
+)
+def test_delta(base: float | None, current: float, text: str) -> None:
+    assert fmt.delta(base, current) == text
+
+
+def test_accuracy_changes_in_points() -> None:
+    metric = METRICS["accuracy"]
+    assert fmt.change(metric, 0.984, 0.976) == "▼ 0.8 pp"
+    assert fmt.metric_value(metric, Quantity(0.976, 0.962, 0.990)) == "97.6 % ±1.4"
+    assert fmt.interval(metric, Quantity(0.976, 0.962, 0.990)) == "96.2 % and 99.0 %"
+    assert fmt.interval(metric, Quantity(0.976)) == ""
+
+
+def test_small_shares_never_read_as_zero() -> None:
+    assert fmt.percent(0.00001) == "<0.1 %"
+    assert fmt.percent(0.0) == "0 %"
+
+
+def test_shapes_drop_the_batch() -> None:
+    assert fmt.shape((1, 16, 8, 8)) == "16×8×8"
+    assert fmt.shape((4,)) == "1"
+    assert fmt.shape(None) == "–"
+
+
+def test_edits_in_words() -> None:
+    one, two = LayerId("head.fc"), LayerId("stem.conv")
+    assert fmt.edit_text(PruneChannels((one,), 0.3)) == "Prune 30 % of channels of head.fc (L2)"
+    assert (
+        fmt.edit_text(PruneWeights((one, two), 0.125, "random"))
+        == "Prune 12.5 % of weights of 2 layers (random)"
+    )
+    assert fmt.edit_text(Quantize((one, two))) == "Quantize 2 layers to int8"
+
+
+def test_limits_in_words() -> None:
+    assert fmt.limit_text(Limit(METRICS["energy"], 5e-5)) == "Energy per inference ≤ 50.0 µJ"
+    assert fmt.limit_text(Limit(METRICS["accuracy"], 0.97)) == "Accuracy ≥ 97.0 %"
+    assert fmt.bound_text(Limit(METRICS["size"], 0.6, relative=True)) == "≤ 60 % of base"
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "value"),
+    [
+        ("0.1ms", "s", 1e-4),
+        ("10k", "1", 1e4),
+        ("1uJ", "J", 1e-6),
+        ("1 µJ", "J", 1e-6),
+        ("1M", "MAC", 1e6),
+        ("50%", "1", 0.5),
+        ("2 kB", "B", 2e3),
+        ("−3", "J", -3),
+    ],
+)
+def test_parse(text: str, unit: str, value: float) -> None:
+    assert fmt.parse(text, unit) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("text", "unit"), [("", "J"), ("fast", "s"), ("3 kg", "J"), ("5%", "s")])
+def test_parse_says_what_is_wrong(text: str, unit: str) -> None:
+    with pytest.raises(ValueError, match="“"):
+        fmt.parse(text, unit)
+
+
+def test_tooltips_show_markup_as_it_is() -> None:
+    assert fmt.tooltip("a<b>\nc") == "<qt>a&lt;b&gt;<br>c</qt>"
+    assert fmt.tooltip("") == ""

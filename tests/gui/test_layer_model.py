@@ -1,0 +1,169 @@
+"""The layer table: sums, marks, what changes tell, and the filter's language."""
+
+from collections.abc import Callable
+
+import pytest
+from PySide6.QtCore import QModelIndex, Qt
+from PySide6.QtTest import QAbstractItemModelTester
+from pytestqt.qtbot import QtBot
+
+from engine import ROOT, LayerId, Snapshot
+from gui.models.heat import heat_scale
+from gui.models.layer_filter import LayerFilter
+from gui.models.layer_model import LayerModel, Role
+from gui.models.layer_query import parse_query
+from gui.models.layer_rows import Column, build_rows
+
+CONV1 = LayerId("stage1.block0.conv1")
+CONV2 = LayerId("stage1.block0.conv2")
+
+
+@pytest.fixture
+def model(qapp: object, pruned: Snapshot) -> LayerModel:
+    model = LayerModel()
+    # Held by the model, so that it lives as long.
+    QAbstractItemModelTester(model, QAbstractItemModelTester.FailureReportingMode.Fatal, model)
+    model.set_snapshot(pruned)
+    return model
+
+
+def _text(model: LayerModel, layer: str, column: Column) -> str:
+    return str(model.layer_index(LayerId(layer), column).data())
+
+
+def test_parents_show_the_sum_of_what_is_below(pruned: Snapshot) -> None:
+    rows = {row.layer.id: row for row in build_rows(pruned)}
+    for column in (Column.PARAMETERS, Column.MACS, Column.LATENCY, Column.ENERGY):
+        leaves = [row.values[column] for row in rows.values() if row.leaf and column in row.values]
+        assert rows[ROOT].values[column] == pytest.approx(sum(leaves))
+
+
+def test_absent_is_a_dash_and_not_zero(model: LayerModel) -> None:
+    assert _text(model, "stem.relu", Column.ENERGY) == "–"
+    index = model.layer_index(LayerId("stem.relu"), Column.ENERGY)
+    assert index.data(Role.SORT) is None
+
+
+def test_the_root_is_called_after_the_model(model: LayerModel) -> None:
+    assert _text(model, "", Column.LAYER) == "digits_net"
+
+
+def test_edited_layers_are_marked(model: LayerModel) -> None:
+    assert model.layer_index(CONV1).data(Role.CHOSEN) is True
+    assert model.layer_index(CONV1).data(Role.BADGES) == ("✂ 50 %",)
+    assert model.layer_index(CONV2).data(Role.CHOSEN) is False
+    assert model.layer_index(CONV2).data(Role.BADGES) == ("✂ coupled", "∅ 50 %")
+    assert model.layer_index(LayerId("head.fc")).data(Role.BADGES) == ("q8",)
+    assert model.layer_index(LayerId("stem.bn")).data(Role.NOTE) == "folded into stem.conv"
+
+
+def test_bits_of_a_container_are_a_range(model: LayerModel) -> None:
+    assert _text(model, "", Column.BITS) == "8–32"
+    assert _text(model, "head", Column.BITS) == "8"
+
+
+def test_tooltips_compare_with_the_base_and_escape_names(model: LayerModel) -> None:
+    tip = model.layer_index(CONV1, Column.ENERGY).data(Qt.ItemDataRole.ToolTipRole)
+    assert "base" in tip
+    assert "▼" in tip
+    assert "modelled" in tip
+    assert "Eyeriss &lt;ISCA 2016&gt;" in tip
+
+
+def test_the_same_snapshot_again_changes_nothing(model: LayerModel, pruned: Snapshot) -> None:
+    changes: list[object] = []
+    model.dataChanged.connect(lambda *args: changes.append(args))
+    model.set_snapshot(pruned)
+    assert changes == []
+
+
+def test_an_edit_renews_rows_and_does_not_reset(
+    qtbot: QtBot, model: LayerModel, base: Snapshot
+) -> None:
+    with qtbot.assertNotEmitted(model.modelReset), qtbot.waitSignal(model.dataChanged):
+        model.set_snapshot(base)
+    assert model.layer_index(CONV1).data(Role.BADGES) == ()
+
+
+def test_another_model_resets(
+    qtbot: QtBot, model: LayerModel, make_large: Callable[[int], Snapshot]
+) -> None:
+    with qtbot.waitSignal(model.modelReset):
+        model.set_snapshot(make_large(30))
+    assert model.rowCount(model.index(0, 0)) == 30
+    model.set_snapshot(None)
+    assert model.rowCount() == 0
+
+
+def test_heat_comes_from_leaves_alone(model: LayerModel) -> None:
+    model.set_heat(Column.MACS, logarithmic=False)
+    assert model.layer_index(CONV2, Column.MACS).data(Role.HEAT) == 1.0
+    assert model.layer_index(LayerId("stage1"), Column.MACS).data(Role.HEAT) is None
+    assert model.layer_index(CONV2, Column.ENERGY).data(Role.HEAT) is None
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_heat_rises_with_the_value(logarithmic: bool) -> None:
+    scale = heat_scale([1e-6, None, 3e-6, 1e-4, 0.0], logarithmic)
+    assert scale is not None
+    places = [scale.fraction(value) for value in (0.0, 1e-6, 3e-6, 1e-4)]
+    assert places == sorted(places, key=lambda place: place or 0)
+    assert places[0] == 0
+    assert places[-1] == 1
+    assert scale.fraction(None) is None
+
+
+def test_nothing_to_show_has_no_scale() -> None:
+    assert heat_scale([None, 0.0], logarithmic=True) is None
+
+
+def _shown(proxy: LayerFilter, parent: QModelIndex | None = None) -> list[str]:
+    parent = parent or QModelIndex()
+    names = []
+    for row in range(proxy.rowCount(parent)):
+        index = proxy.index(row, 0, parent)
+        names += [index.data(Role.LAYER), *_shown(proxy, index)]
+    return names
+
+
+@pytest.mark.parametrize(
+    ("query", "leaves"),
+    [
+        ("fc", {"head.fc"}),
+        ("CONV2D block0", {CONV1, CONV2}),
+        ("params>10k", {CONV2}),
+        ("macs>=100k energy>0.5uJ", {CONV2}),
+        ("latency < 0.02 ms", {"stem.conv", "head.fc"}),
+        ("sparsity=50%", {CONV2}),
+        ("bits<=8", {"head.fc"}),
+        ("nothing", set()),
+    ],
+)
+def test_filter(model: LayerModel, query: str, leaves: set[str]) -> None:
+    proxy = LayerFilter(model)
+    QAbstractItemModelTester(proxy, QAbstractItemModelTester.FailureReportingMode.Fatal, proxy)
+    proxy.set_query(parse_query(query))
+    assert {name for name in _shown(proxy) if model.row_of(model.layer_index(name)).leaf} == leaves
+
+
+@pytest.mark.parametrize("query", ["speed>3", "energy>", "energy>3kg", "macs>many"])
+def test_a_comparison_that_cannot_be_read_is_named(query: str) -> None:
+    assert parse_query(query).problem
+
+
+def test_problems_leave_the_rest_standing() -> None:
+    query = parse_query("conv energy>lots")
+    assert query.words == ("conv",)
+    assert query.comparisons == ()
+
+
+@pytest.mark.parametrize("order", list(Qt.SortOrder))
+def test_sorting_is_by_value_and_puts_absent_last(model: LayerModel, order: Qt.SortOrder) -> None:
+    proxy = LayerFilter(model)
+    proxy.sort(Column.ENERGY, order)
+    stem = proxy.mapFromSource(model.layer_index(LayerId("stem")))
+    values = [proxy.index(row, Column.ENERGY, stem).data(Role.SORT) for row in range(3)]
+    assert values[0] is not None
+    assert values[1:] == [None, None]
+    proxy.sort(-1)
+    assert _shown(proxy) == [row.layer.id for row in model.rows()]
