@@ -461,6 +461,7 @@ def _layer_facts(state: ModelState) -> list[dict[str, Any]]:
             "kind": layer.kind,
             "output_shape": None if layer.output_shape is None else list(layer.output_shape),
             "parameters": layer.parameters,
+            "weights": layer.weights,
             "zeros": layer.zeros,
             "weight_bits": layer.weight_bits,
             "activation_bits": layer.activation_bits,

@@ -24,7 +24,9 @@ class Layer:
         output_shape: shape of the first tensor it puts out at the sample input; None when it
             was not run.
         parameters: elements of its own parameters, without its children's.
-        zeros: how many of those are zero.
+        weights: how many of those are weights, in tensors of two axes and more; sparsity is a
+            share of them (biases and batch norm's shift start at zero and prove nothing).
+        zeros: how many of the weights are zero.
         weight_bits, activation_bits: bits of its own weights and of its input; None when it has
             no weights, or its input is not rounded.
         channels: output channels or features; None where the notion does not apply.
@@ -36,6 +38,7 @@ class Layer:
     kind: str
     output_shape: tuple[int, ...] | None = None
     parameters: int = 0
+    weights: int = 0
     zeros: int = 0
     weight_bits: int | None = None
     activation_bits: int | None = None

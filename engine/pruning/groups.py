@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from engine.errors import EditRefused
-from engine.integer_layers import bake, without_rounding
+from engine.integer_layers import without_rounding
 from engine.layers import LayerId
 from engine.sharing import share
 from engine.tracing import faker

@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from engine import METRICS, Layer, LayerId, LayerTree, Metric, ModelState, PruneChannels, Snapshot
+from engine import (
+    METRICS,
+    Layer,
+    LayerId,
+    LayerTree,
+    Metric,
+    ModelState,
+    PruneChannels,
+    PruneWeights,
+    Snapshot,
+)
 from gui import format as fmt
 
 
@@ -75,6 +85,7 @@ def build_rows(snapshot: Snapshot) -> tuple[Row, ...]:
     edits = [entry.edit for entry in snapshot.history[: snapshot.cursor]]
     chosen = {layer for edit in edits for layer in edit.layers}
     cut = {layer for edit in edits if isinstance(edit, PruneChannels) for layer in edit.layers}
+    zeroed = {layer for edit in edits if isinstance(edit, PruneWeights) for layer in edit.layers}
     rows = []
     for layer in tree:
         leaf = not tree.children(layer.id)
@@ -86,7 +97,9 @@ def build_rows(snapshot: Snapshot) -> tuple[Row, ...]:
                 base=base.get(layer.id, {}),
                 bits=bits.get(layer.id, fmt.ABSENT),
                 chosen=layer.id in chosen,
-                badges=_badges(before.get(layer.id), layer, layer.id in cut) if leaf else (),
+                badges=_badges(before.get(layer.id), layer, layer.id in cut, layer.id in zeroed)
+                if leaf
+                else (),
             )
         )
     return tuple(rows)
@@ -96,13 +109,14 @@ def _columns(state: ModelState) -> dict[LayerId, dict[Column, float]]:
     """Values of every layer by column, containers with what is below them."""
     tree = state.tree
     parameters = tree.inclusive({one.id: one.parameters for one in tree if one.parameters})
-    zeros = tree.inclusive({one.id: one.zeros for one in tree})
+    weights = tree.inclusive({one.id: one.weights for one in tree if one.weights})
+    zeros = tree.inclusive({one.id: one.zeros for one in tree if one.weights})
     stored = tree.inclusive(
         {one.id: one.weight_bits * one.parameters for one in tree if one.weight_bits}
     )
     sums = {
         Column.PARAMETERS: parameters,
-        Column.SPARSITY: {id_: zeros[id_] / of for id_, of in parameters.items()},
+        Column.SPARSITY: {id_: zeros[id_] / of for id_, of in weights.items()},
         Column.BITS: {id_: bits / parameters[id_] for id_, bits in stored.items() if bits},
     }
     for column in (Column.MACS, Column.LATENCY, Column.ENERGY):
@@ -132,7 +146,7 @@ def _bits(tree: LayerTree) -> dict[LayerId, str]:
     return texts
 
 
-def _badges(before: Layer | None, now: Layer, cut: bool) -> tuple[str, ...]:
+def _badges(before: Layer | None, now: Layer, cut: bool, zeroed: bool) -> tuple[str, ...]:
     """What edits did to a layer, in a few characters each."""
     if before is None:
         return ()
@@ -141,8 +155,8 @@ def _badges(before: Layer | None, now: Layer, cut: bool) -> tuple[str, ...]:
         badges.append(f"✂ {fmt.percent(1 - now.channels / before.channels, 0)}")
     elif now.parameters < before.parameters and not now.note:
         badges.append("✂ coupled")
-    if now.zeros > before.zeros and now.parameters:
-        badges.append(f"∅ {fmt.percent(now.zeros / now.parameters, 0)}")
+    if zeroed and now.weights:  # rounding to integers makes zeros too, which nobody asked for
+        badges.append(f"∅ {fmt.percent(now.zeros / now.weights, 0)}")
     if now.weight_bits is not None and now.weight_bits != before.weight_bits:
         badges.append(f"q{now.weight_bits}")
     return tuple(badges)

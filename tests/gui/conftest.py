@@ -59,8 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _layers() -> list[Layer]:
     return [
         Layer(
-            LayerId(path), kind, shape, parameters, 0, 32 if parameters else None, None, channels,
-            methods=methods,
+            LayerId(path), kind, shape, parameters, weights=parameters if methods else 0,
+            weight_bits=32 if parameters else None, channels=channels, methods=methods,
         )
         for path, kind, shape, parameters, channels, _, methods in LAYERS
     ]  # fmt: skip
@@ -128,11 +128,13 @@ def pruned_snapshot() -> Snapshot:
     base = base_snapshot()
     path = LayerId("stage1.block0.conv1")
     changes = {
-        path: {"parameters": 9_216, "channels": 32, "output_shape": (1, 32, 4, 4)},
-        "stage1.block0.conv2": {"parameters": 18_432, "zeros": 9_216},
+        path: {
+            "parameters": 9_216, "weights": 9_216, "channels": 32, "output_shape": (1, 32, 4, 4),
+        },
+        "stage1.block0.conv2": {"parameters": 18_432, "weights": 18_432, "zeros": 9_216},
         "head.fc": {"weight_bits": 8, "activation_bits": 8},
         "stem.bn": {"parameters": 0, "note": "folded into stem.conv", "weight_bits": None},
-    }
+    }  # fmt: skip
     layers = [
         replace(layer, **changes.get(layer.id, {}))  # type: ignore[arg-type]
         for layer in base.base.tree

@@ -1,13 +1,14 @@
 """The layer table: sums, marks, what changes tell, and the filter's language."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from PySide6.QtCore import QModelIndex, Qt
 from PySide6.QtTest import QAbstractItemModelTester
 from pytestqt.qtbot import QtBot
 
-from engine import ROOT, LayerId, Snapshot
+from engine import ROOT, HistoryEntry, LayerId, PruneWeights, Snapshot
 from gui.models.heat import heat_scale
 from gui.models.layer_filter import LayerFilter
 from gui.models.layer_model import LayerModel, Role
@@ -52,9 +53,16 @@ def test_edited_layers_are_marked(model: LayerModel) -> None:
     assert model.layer_index(CONV1).data(Role.CHOSEN) is True
     assert model.layer_index(CONV1).data(Role.BADGES) == ("✂ 50 %",)
     assert model.layer_index(CONV2).data(Role.CHOSEN) is False
-    assert model.layer_index(CONV2).data(Role.BADGES) == ("✂ coupled", "∅ 50 %")
+    # It has zeros, as rounding makes them, but nobody pruned its weights.
+    assert model.layer_index(CONV2).data(Role.BADGES) == ("✂ coupled",)
     assert model.layer_index(LayerId("head.fc")).data(Role.BADGES) == ("q8",)
     assert model.layer_index(LayerId("stem.bn")).data(Role.NOTE) == "folded into stem.conv"
+
+
+def test_zeroed_weights_are_marked(pruned: Snapshot) -> None:
+    edits = (*pruned.history, HistoryEntry(PruneWeights((CONV2,), 0.5), pruned.current.table))
+    rows = {row.layer.id: row for row in build_rows(replace(pruned, history=edits, cursor=2))}
+    assert rows[CONV2].badges == ("✂ coupled", "∅ 50 %")
 
 
 def test_bits_of_a_container_are_a_range(model: LayerModel) -> None:

@@ -1,0 +1,283 @@
+"""The table of actions: what the menus, the toolbar and the command palette are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from PySide6.QtCore import QT_TRANSLATE_NOOP, QCoreApplication, QObject
+from PySide6.QtGui import QAction, QKeySequence
+
+from engine import METRICS, Metric, Snapshot
+from gui import dialogs, operations
+from gui.document import Document
+from gui.settings import Settings, ThemeMode
+from gui.theme import Theme
+from gui.widgets import named
+
+if TYPE_CHECKING:
+    from gui.main_window import MainWindow
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that an action works on."""
+
+    document: Document
+    settings: Settings
+    theme: Theme
+    window: MainWindow
+
+
+Enabled = Callable[[Snapshot | None, bool], bool]
+
+
+def always(snapshot: Snapshot | None, busy: bool) -> bool:
+    return True
+
+
+def is_busy(snapshot: Snapshot | None, busy: bool) -> bool:
+    return busy
+
+
+def has_model(snapshot: Snapshot | None, busy: bool) -> bool:
+    return snapshot is not None
+
+
+def has_data(snapshot: Snapshot | None, busy: bool) -> bool:
+    return snapshot is not None and snapshot.data is not None
+
+
+def has_edits(snapshot: Snapshot | None, busy: bool) -> bool:
+    return snapshot is not None and snapshot.cursor > 0
+
+
+def can_redo(snapshot: Snapshot | None, busy: bool) -> bool:
+    return snapshot is not None and snapshot.cursor < len(snapshot.history)
+
+
+def has_limits(snapshot: Snapshot | None, busy: bool) -> bool:
+    return snapshot is not None and bool(snapshot.limits)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One action.
+
+    Attributes:
+        menu: title of its menu; with ``/`` of a menu within.
+        group: where it stands there; a line is drawn between groups.
+        run: does it.
+        enabled: whether it can be done, by the snapshot and whether session jobs are under way.
+        checked: for a switch, whether it is on.
+        tip: what it does, in one sentence.
+        short: the word on the toolbar; empty when it is not there.
+    """
+
+    id: str
+    text: str
+    menu: str
+    group: int
+    run: Callable[[Context], object]
+    enabled: Enabled = has_model
+    shortcuts: tuple[str, ...] = ()
+    icon: str = ""
+    tip: str = ""
+    short: str = ""
+    checked: Callable[[Context], bool] | None = None
+
+
+def _text(text: str) -> str:
+    """Mark a text for translation; it is translated when the action is built."""
+    return str(QT_TRANSLATE_NOOP("Actions", text))
+
+
+def _dialog(ask: Callable[..., None]) -> Callable[[Context], None]:
+    """An action that asks for something first."""
+    return lambda context: ask(context.document, context.window)
+
+
+def _operation(verb: Callable[[Document], None]) -> Callable[[Context], None]:
+    """An action that needs nothing but the document."""
+    return lambda context: verb(context.document)
+
+
+def _set_theme(mode: ThemeMode, context: Context) -> None:
+    context.settings.theme_mode = mode
+    context.theme.set_mode(mode)
+
+
+def _toggle_measuring(context: Context) -> None:
+    context.settings.measure_after_edit = not context.settings.measure_after_edit
+
+
+def _limit(metric: Metric) -> Spec:
+    return Spec(
+        f"limit_{metric.key}",
+        f"{metric.title}…",
+        "&Limits",
+        0,
+        lambda context: dialogs.ask_limit(context.document, context.window, metric),
+        tip=_text("Set the bound that the model shall keep within"),
+    )
+
+
+def _appearance(mode: ThemeMode, text: str) -> Spec:
+    return Spec(
+        f"theme_{mode}",
+        text,
+        "&View/&Appearance",
+        1,
+        partial(_set_theme, mode),
+        always,
+        checked=lambda context: context.theme.mode == mode,
+    )
+
+
+# One action a line or two: id, text, menu, group, what it does, when; then keys, icon, tip, short.
+# fmt: off
+_FILE: Final = (
+    Spec("open_demo", _text("Open &demo"), "&File", 0, _operation(operations.open_demo), always,
+         ("Ctrl+D",), "ph.rocket-launch", _text("Open a small trained network with its data")),
+    Spec("open_model", _text("Open &model…"), "&File", 0, _dialog(dialogs.ask_model), always,
+         ("Ctrl+Shift+O",), "ph.stack", _text("Open a torchvision model by its name")),
+    Spec("open_checkpoint", _text("&Open checkpoint…"), "&File", 0,
+         _dialog(dialogs.ask_checkpoint), always,
+         ("Ctrl+O",), "ph.folder-open", _text("Open a checkpoint that Secateur exported"),
+         _text("Open")),
+    Spec("export_checkpoint", _text("&Export checkpoint…"), "&File", 2,
+         _dialog(dialogs.ask_export_checkpoint), has_model, ("Ctrl+E",), "ph.export",
+         _text("Write weights and structure to a file that Secateur opens again"),
+         _text("Export")),
+    Spec("export_program", _text("Export &program (.pt2)…"), "&File", 2,
+         _dialog(dialogs.ask_export_program), has_model, ("Ctrl+Shift+E",), "ph.package",
+         _text("Write a program that torch runs without Secateur")),
+    Spec("save_recipe", _text("&Save recipe…"), "&File", 3,
+         _dialog(dialogs.ask_save_recipe), has_edits, ("Ctrl+S",), "ph.floppy-disk",
+         _text("Write the edits to a file, to repeat them elsewhere")),
+    Spec("apply_recipe", _text("&Apply recipe…"), "&File", 3,
+         _dialog(dialogs.ask_recipe), has_model, ("Ctrl+Shift+R",), "ph.list-numbers",
+         _text("Apply the edits of a recipe to this model")),
+    Spec("quit", _text("&Quit"), "&File", 4, lambda context: context.window.close(), always,
+         ("Ctrl+Q",), "ph.sign-out"),
+)
+_EDIT: Final = (
+    Spec("undo", _text("&Undo"), "&Edit", 0, _operation(operations.undo), has_edits,
+         ("Ctrl+Z",), "ph.arrow-u-up-left", _text("Take the last edit back"), _text("Undo")),
+    Spec("redo", _text("&Redo"), "&Edit", 0, _operation(operations.redo), can_redo,
+         ("Ctrl+Shift+Z", "Ctrl+Y"), "ph.arrow-u-up-right",
+         _text("Apply the edit again that was taken back last"), _text("Redo")),
+    Spec("find_layer", _text("&Find layers"), "&Edit", 1,
+         lambda context: context.window.focus_filter(), has_model,
+         ("Ctrl+F",), "ph.funnel", _text("Go to the filter above the layers")),
+    Spec("command_palette", _text("&Command palette…"), "&Edit", 1,
+         lambda context: context.window.show_command_palette(), always,
+         ("Ctrl+Shift+P",), "ph.magnifying-glass", _text("Find a command or a layer by typing")),
+)
+_PROFILE: Final = (
+    Spec("evaluate", _text("&Evaluate accuracy"), "&Profile", 0,
+         _operation(operations.evaluate), has_data, ("F5",), "ph.target",
+         _text("Take the accuracy of the model as it is now, on the validation data"),
+         _text("Evaluate")),
+    Spec("measure_latency", _text("Measure &latency"), "&Profile", 0,
+         _operation(operations.measure_latency), has_model, ("F6",), "ph.timer",
+         _text("Time the model as it is now, layer by layer, on this machine"),
+         _text("Measure latency")),
+    Spec("choose_data", _text("Choose validation &data…"), "&Profile", 1,
+         _dialog(dialogs.ask_data), has_model, (), "ph.database",
+         _text("Choose the data set that accuracy is taken on")),
+    Spec("measure_after_edit", _text("&Measure after each edit"), "&Profile", 2,
+         _toggle_measuring, always,
+         tip=_text("Take accuracy and latency again whenever the model has changed"),
+         checked=lambda context: context.settings.measure_after_edit),
+    Spec("cancel_all", _text("&Stop all jobs"), "&Profile", 3,
+         _operation(operations.cancel_all), is_busy, ("Ctrl+.",), "ph.stop-circle",
+         _text("Stop everything that is under way; nothing half-done remains")),
+)
+_LIMITS: Final = (
+    *(_limit(metric) for metric in METRICS.values()),
+    Spec("clear_limits", _text("&Remove all limits"), "&Limits", 1,
+         _operation(operations.clear_limits), has_limits),
+)
+_VIEW: Final = (
+    Spec("reset_layout", _text("&Reset layout"), "&View", 1,
+         lambda context: context.window.reset_layout(), has_model,
+         tip=_text("Put every panel back where it was at first")),
+    _appearance("light", _text("&Light")),
+    _appearance("dark", _text("&Dark")),
+    _appearance("system", _text("As the &system")),
+)
+_HELP: Final = (
+    Spec("shortcuts", _text("&Keyboard shortcuts"), "&Help", 0,
+         lambda context: context.window.show_shortcuts(), always, ("F1",), "ph.keyboard"),
+    Spec("about", _text("&About Secateur"), "&Help", 0,
+         lambda context: context.window.show_about(), always, (), "ph.info"),
+)
+# fmt: on
+
+ACTIONS: Final[tuple[Spec, ...]] = (*_FILE, *_EDIT, *_PROFILE, *_LIMITS, *_VIEW, *_HELP)
+
+
+class Actions(QObject):
+    """The table as Qt's actions, enabled and checked as the document stands."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context.window)
+        self._context = context
+        self._actions = {spec.id: self._build(spec) for spec in ACTIONS}
+        context.document.changed.connect(self.refresh)
+        context.document.busy_changed.connect(self.refresh)
+        context.settings.changed.connect(self.refresh)
+        self.refresh()
+
+    def __getitem__(self, id_: str) -> QAction:
+        return self._actions[id_]
+
+    def __iter__(self) -> Iterator[tuple[Spec, QAction]]:
+        return ((spec, self._actions[spec.id]) for spec in ACTIONS)
+
+    def refresh(self, _: object = None) -> None:
+        """Enable and check every action as things stand."""
+        document = self._context.document
+        for spec, action in self:
+            action.setEnabled(spec.enabled(document.snapshot, document.busy))
+            if spec.checked is not None:
+                action.setChecked(spec.checked(self._context))
+
+    def _build(self, spec: Spec) -> QAction:
+        action = named(QAction(translate(spec.text), self), spec.id)
+        action.setShortcuts([QKeySequence(shortcut) for shortcut in spec.shortcuts])
+        action.setCheckable(spec.checked is not None)
+        if spec.icon:
+            action.setIcon(self._context.theme.icon(spec.icon))
+        if spec.short:
+            action.setIconText(translate(spec.short))
+        tip = translate(spec.tip or spec.text).replace("&", "").rstrip("…")
+        keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
+        action.setToolTip(f"{tip} ({keys})" if keys else tip)
+        action.triggered.connect(partial(self._run, spec))
+        # The window holds them, so that shortcuts work while the menu bar is hidden.
+        self._context.window.addAction(action)
+        return action
+
+    def _run(self, spec: Spec, _: bool = False) -> None:
+        spec.run(self._context)
+        self.refresh()
+
+
+def translate(text: str) -> str:
+    """A text of the table in the user's language."""
+    return QCoreApplication.translate("Actions", text)
+
+
+def plain_text(action: QAction) -> str:
+    """The action's text as one reads it, without marks for the keyboard."""
+    return action.text().replace("&", "")
+
+
+def full_text(spec: Spec, action: QAction) -> str:
+    """The action's text behind that of its menu, such as ``Limits: Accuracy…``."""
+    menu = translate(spec.menu.rpartition("/")[2]).replace("&", "")
+    return f"{menu}: {plain_text(action)}"

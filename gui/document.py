@@ -1,0 +1,297 @@
+"""The open model as the window knows it: a snapshot, one signal, and the verbs of the session.
+
+The session itself lives on the model thread: only functions that run there touch it. The window
+sees frozen snapshots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from PySide6.QtCore import QObject, Signal
+
+import engine
+from engine import (
+    Change,
+    Edit,
+    Effect,
+    EngineError,
+    ExportReport,
+    Job,
+    Limit,
+    Metric,
+    Part,
+    Snapshot,
+)
+from gui import format as fmt
+from gui.jobs import JobRunner
+from gui.settings import Settings
+
+if TYPE_CHECKING:
+    from engine import ModelSession
+
+Opener: TypeAlias = "Callable[[str, Job], ModelSession]"
+Step: TypeAlias = "Callable[[ModelSession, Job], Change | None]"
+
+EVERYTHING = Part.MODEL | Part.LAYERS | Part.METRICS | Part.HISTORY | Part.LIMITS | Part.DATA
+
+
+class Document(QObject):
+    """What is open, and what can be done to it; every verb is a job on the model thread.
+
+    Signals:
+        changed: an :class:`engine.Change` was committed; ``snapshot`` is already the new one.
+        busy_changed: whether session jobs are under way.
+        opening_changed: the source that is being opened, empty when that has ended.
+        failed: the exception that ended a job.
+        exported: the :class:`engine.ExportReport` of a written file.
+        recipe_saved: the paths of the files that make up a recipe.
+
+    Args:
+        opener: stands in for :func:`engine.open_model`, which imports torch.
+    """
+
+    changed = Signal(object)
+    busy_changed = Signal(bool)
+    opening_changed = Signal(str)
+    failed = Signal(object)
+    exported = Signal(object)
+    recipe_saved = Signal(object)
+
+    def __init__(
+        self,
+        jobs: JobRunner,
+        settings: Settings,
+        opener: Opener | None = None,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.jobs = jobs
+        self._settings = settings
+        self._opener = opener
+        self._session: ModelSession | None = None  # the model thread's, never read here
+        self._snapshot: Snapshot | None = None
+        self._busy = False
+        self._opening: int | None = None
+        self._follow_ups: list[int] = []
+        jobs.jobs_changed.connect(self._follow_jobs)
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The open model at the last committed change; None before the first is open."""
+        return self._snapshot
+
+    @property
+    def busy(self) -> bool:
+        """Whether jobs are under way; previews do not count."""
+        return self._busy
+
+    @property
+    def opening(self) -> bool:
+        """Whether a model is being opened."""
+        return self._opening is not None
+
+    def open(self, source: str) -> None:
+        """Open a model; the one that is open stays until that has succeeded."""
+
+        def work(job: Job) -> Change:
+            open_model = self._opener if self._opener is not None else engine.open_model
+            self._session = session = open_model(source, job)
+            layers = frozenset(layer.id for layer in session.snapshot.current.tree)
+            return Change(EVERYTHING, layers, session.snapshot)
+
+        self.jobs.cancel_preview()  # it is about a model that goes
+        self._cancel_follow_ups()
+        title = self.tr("Opening %s") % source_name(source)
+        self._opening = self.jobs.submit(title, work, self._edited, self.failed.emit)
+        self.opening_changed.emit(source)
+
+    def apply(self, edit: Edit) -> None:
+        """Apply the edit, behind those already applied."""
+        title = fmt.edit_text(edit, self.tr)
+        self._submit_edit(title, lambda session, job: session.apply(edit, job))
+
+    def apply_recipe(self, path: str) -> None:
+        """Apply the edits of a recipe file."""
+        self._submit_edit(
+            self.tr("Applying recipe"), lambda session, job: session.apply_recipe(path, job)
+        )
+
+    def go_to(self, cursor: int) -> None:
+        """Show the model after the first ``cursor`` edits."""
+        self._submit_edit(
+            self.tr("Going to another state"), lambda session, job: session.go_to(cursor, job)
+        )
+
+    def undo(self) -> None:
+        """Take the last applied edit back."""
+        self._submit_edit(self.tr("Undoing"), lambda session, job: _step(session, -1, job))
+
+    def redo(self) -> None:
+        """Apply the edit that was taken back last."""
+        self._submit_edit(self.tr("Redoing"), lambda session, job: _step(session, 1, job))
+
+    def evaluate(self) -> None:
+        """Take the accuracy of the current model, and the base model's if it is missing."""
+        self._submit(self.tr("Evaluating"), lambda session, job: session.evaluate(job))
+
+    def measure_latency(self) -> None:
+        """Time every layer of the current model, and the base model's if they are missing."""
+        self._submit(
+            self.tr("Measuring latency"), lambda session, job: session.measure_latency(job)
+        )
+
+    def load_data(self, name: str) -> None:
+        """Choose the data set that accuracy is taken on."""
+        self._submit(
+            self.tr("Loading %s") % name,
+            lambda session, job: session.load_data(name, job),
+            self._edited,
+        )
+
+    def set_limits(self, limits: tuple[Limit, ...]) -> None:
+        """Replace all limits."""
+        self._submit(
+            self.tr("Setting limits"), lambda session, job: session.set_limits(limits, job)
+        )
+
+    def set_limit(self, metric: Metric, limit: Limit | None) -> None:
+        """Replace the limit of one metric, or take it away."""
+
+        def step(session: ModelSession, job: Job) -> Change:
+            held = (status.limit for status in session.snapshot.limits)
+            others = tuple(one for one in held if one.metric != metric)
+            return session.set_limits((*others, limit) if limit is not None else others, job)
+
+        self._submit(self.tr("Setting limit"), step)
+
+    def export(self, path: str, format: Literal["checkpoint", "program"]) -> None:
+        """Write the current model to a file; ``exported`` follows when that has been checked."""
+
+        def work(job: Job) -> ExportReport:
+            return self._required_session().export(path, format, job)
+
+        self.jobs.submit(self.tr("Exporting"), work, self.exported.emit, self.failed.emit)
+
+    def save_recipe(self, path: str) -> None:
+        """Write the applied edits to a file; ``recipe_saved`` follows."""
+
+        def work(job: Job) -> tuple[str, ...]:
+            return self._required_session().save_recipe(path, job)
+
+        self.jobs.submit(self.tr("Saving recipe"), work, self.recipe_saved.emit, self.failed.emit)
+
+    def preview(self, edit: Edit, on_effect: Callable[[Effect | EngineError | None], None]) -> None:
+        """Find out what the edit would do, in place of any earlier question.
+
+        ``on_effect`` gets the effect, or why the edit cannot be done; None after a crash, which
+        ``failed`` reports.
+        """
+
+        def work(job: Job) -> Effect:
+            return self._required_session().preview(edit, job)
+
+        def on_error(error: BaseException) -> None:
+            if isinstance(error, EngineError):
+                on_effect(error)
+            else:
+                on_effect(None)
+                self.failed.emit(error)
+
+        self.jobs.preview(work, on_effect, on_error)
+
+    def cancel_preview(self) -> None:
+        """Drop the question; its callback never comes."""
+        self.jobs.cancel_preview()
+
+    def cancel_all(self) -> None:
+        """Ask every job to stop."""
+        self.jobs.cancel_all()
+
+    def _required_session(self) -> ModelSession:
+        """The session, for functions on the model thread."""
+        if self._session is None:
+            raise EngineError(self.tr("No model is open."), self.tr("Open a model first."))
+        return self._session
+
+    def _submit(
+        self,
+        title: str,
+        step: Step,
+        on_done: Callable[[Change | None], None] | None = None,
+        idle: bool = False,
+    ) -> int:
+        def work(job: Job) -> Change | None:
+            return step(self._required_session(), job)
+
+        return self.jobs.submit(title, work, on_done or self._committed, self.failed.emit, idle)
+
+    def _submit_edit(self, title: str, step: Step) -> None:
+        """Queue a step to another state; what is being measured of this one can wait."""
+        if self._settings.measure_after_edit:
+            self._cancel_follow_ups()
+        self._submit(title, step, self._edited)
+
+    def _committed(self, change: Change | None) -> None:
+        if change is not None:
+            self._snapshot = change.snapshot
+            self.changed.emit(change)
+
+    def _edited(self, change: Change | None) -> None:
+        """Announce the change, then measure what is not known of the new state."""
+        self._committed(change)
+        if change is None:
+            return
+        opened = bool(change.parts & (Part.MODEL | Part.DATA))
+        if opened or self._settings.measure_after_edit:
+            self._follow_up()
+
+    def _follow_up(self) -> None:
+        self._cancel_follow_ups()
+        self._follow_ups = [
+            self._submit(self.tr("Evaluating"), _evaluate_if_missing, idle=True),
+            self._submit(self.tr("Measuring latency"), _measure_if_missing, idle=True),
+        ]
+
+    def _cancel_follow_ups(self) -> None:
+        for job_id in self._follow_ups:
+            self.jobs.cancel(job_id)
+        self._follow_ups = []
+
+    def _follow_jobs(self) -> None:
+        jobs = self.jobs.jobs()
+        if self._opening is not None and all(job.id != self._opening for job in jobs):
+            self._opening = None
+            self.opening_changed.emit("")
+        if bool(jobs) != self._busy:
+            self._busy = bool(jobs)
+            self.busy_changed.emit(self._busy)
+
+
+def source_name(source: str) -> str:
+    """A short name for a source: the file of a path, the name of a catalogued model."""
+    name = source.removeprefix("torchvision:")
+    return Path(name).name or name
+
+
+def _step(session: ModelSession, by: int, job: Job) -> Change | None:
+    """Move the cursor; at either end of the history nothing happens."""
+    cursor = session.snapshot.cursor + by
+    return session.go_to(cursor, job) if 0 <= cursor <= len(session.snapshot.history) else None
+
+
+def _evaluate_if_missing(session: ModelSession, job: Job) -> Change | None:
+    if session.snapshot.data is None or _has(session.snapshot, "accuracy"):
+        return None
+    return session.evaluate(job)
+
+
+def _measure_if_missing(session: ModelSession, job: Job) -> Change | None:
+    return None if _has(session.snapshot, "latency") else session.measure_latency(job)
+
+
+def _has(snapshot: Snapshot, key: str) -> bool:
+    """Whether both states that the window compares have the metric."""
+    return key in snapshot.base.table and key in snapshot.current.table

@@ -1,0 +1,58 @@
+"""What the Help menu shows."""
+
+from collections.abc import Iterable
+
+from PySide6.QtCore import QCoreApplication, Qt
+from PySide6.QtGui import QAction, QKeySequence
+from PySide6.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QMessageBox, QWidget
+
+from gui.actions import plain_text
+from gui.errors import version
+from gui.widgets import column, named, plain_label
+
+
+def show_about(parent: QWidget) -> None:
+    """Say what Secateur is and in which version."""
+    box = named(QMessageBox(parent), "about")
+    box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    box.setTextFormat(Qt.TextFormat.PlainText)
+    box.setWindowTitle(_tr("About Secateur"))
+    box.setText(f"Secateur {version()}".rstrip())
+    box.setInformativeText(
+        _tr(
+            "A workbench for cutting a neural network to an energy, latency and memory budget.\n\n"
+            "Nothing leaves this machine. Licensed under Apache-2.0."
+        )
+    )
+    box.open()
+
+
+def show_shortcuts(parent: QWidget, actions: Iterable[QAction]) -> None:
+    """List the keys of every action that has some."""
+    dialog = named(QDialog(parent), "shortcuts")
+    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    dialog.setWindowTitle(_tr("Keyboard shortcuts"))
+    layout = column(dialog, spacing=16)
+    layout.setContentsMargins(24, 24, 24, 16)
+    grid = QGridLayout()
+    grid.setHorizontalSpacing(32)
+    grid.setVerticalSpacing(8)
+    for action in actions:
+        if action.shortcuts():
+            line = grid.rowCount()
+            grid.addWidget(plain_label(plain_text(action).rstrip("…")), line, 0)
+            grid.addWidget(plain_label(_keys(action), role="muted"), line, 1)
+    layout.addLayout(grid)
+    buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close, dialog)
+    buttons.rejected.connect(dialog.reject)
+    layout.addWidget(buttons)
+    dialog.open()
+
+
+def _keys(action: QAction) -> str:
+    native = QKeySequence.SequenceFormat.NativeText
+    return ", ".join(keys.toString(native) for keys in action.shortcuts())
+
+
+def _tr(text: str) -> str:
+    return QCoreApplication.translate("Help", text)

@@ -1,0 +1,230 @@
+"""The window: pages, menus and toolbar out of the table of actions; no logic."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from PySide6.QtCore import QByteArray, QTimer, Signal
+from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QPaintEvent
+from PySide6.QtWidgets import QLayout, QMainWindow, QStackedWidget
+
+from engine import METRICS, Change, ExportReport, LayerId, Part, Snapshot
+from gui import dialogs, errors, help_dialogs, operations
+from gui import format as fmt
+from gui.actions import Actions, Context, full_text
+from gui.document import Document
+from gui.menus import Menus, RecentMenu, build_toolbar
+from gui.selection import Selection
+from gui.settings import Settings
+from gui.theme import Theme
+from gui.views.command_palette import CommandPalette, Entry
+from gui.views.start_page import StartPage
+from gui.widgets import plain_label
+
+if TYPE_CHECKING:
+    from gui.views.workbench import Workbench
+
+_FIRST_SIZE: Final = (1280, 800)
+_LEAST_SIZE: Final = (800, 500)
+_SHUT_DOWN_TIMEOUT: Final = 10.0
+_BREATH_MS: Final = 20
+_NOTICE_MS: Final = 15_000
+
+
+class MainWindow(QMainWindow):
+    """A start page, and the workbench once a model is open.
+
+    The workbench is built after the first paint: its charts take longer to import than the window
+    takes to show.
+
+    Signals:
+        first_painted: the window is there to be seen.
+
+    Args:
+        quiet: show no dialog when a job fails; whoever asks for that listens to
+            ``document.failed``.
+    """
+
+    first_painted = Signal()
+
+    def __init__(
+        self, document: Document, settings: Settings, theme: Theme, quiet: bool = False
+    ) -> None:
+        super().__init__()
+        self.setObjectName("main_window")
+        self.setAcceptDrops(True)
+        self.resize(*_FIRST_SIZE)
+        # A fixed least size, in place of one that follows whatever the panels show.
+        layout = self.layout()
+        if layout is not None:
+            layout.setSizeConstraint(QLayout.SizeConstraint.SetNoConstraint)
+        self.setMinimumSize(*_LEAST_SIZE)
+        self.selection = Selection(self)
+        self._document = document
+        self._settings = settings
+        self._theme = theme
+        self._painted = False
+        self._steps = iter((self._load_icons, self._load_charts, self._load_workbench))
+        self._workbench: Workbench | None = None
+        self.commands = Actions(Context(document, settings, theme, self))
+        recent = RecentMenu(document, settings, self)
+        self._menus = Menus(self.menuBar(), self.commands, recent)
+        self._toolbar = build_toolbar(self.commands, self)
+        self.addToolBar(self._toolbar)
+        self._pages = QStackedWidget(self)
+        self._pages.addWidget(StartPage(document, settings, theme, self.commands))
+        self.setCentralWidget(self._pages)
+        self._facts = plain_label("", "model_facts", "muted")
+        self.statusBar().addPermanentWidget(self._facts)
+        self.statusBar().setSizeGripEnabled(False)
+        self._show_model(document.snapshot)
+        document.changed.connect(self._follow)
+        document.exported.connect(self._tell_exported)
+        document.recipe_saved.connect(self._tell_saved)
+        if not quiet:
+            document.failed.connect(partial(errors.show_error, self))
+        self.restoreGeometry(settings.geometry)
+
+    def show_command_palette(self) -> None:
+        """Show every command and layer, to be found by typing."""
+        commands = [
+            Entry(full_text(spec, action), action.shortcut().toString(), action.trigger)
+            for spec, action in self.commands
+            if action.isEnabled()
+        ]
+        snapshot = self._document.snapshot
+        layers = [
+            Entry(fmt.layer_name(layer.id), layer.kind, partial(self._jump, layer.id))
+            for layer in (snapshot.current.tree if snapshot is not None else ())
+        ]
+        CommandPalette([*commands, *layers], self).pop_up()
+
+    def focus_filter(self) -> None:
+        """Put the cursor into the line that filters the layers."""
+        self.workbench.focus_filter()
+
+    def reset_layout(self) -> None:
+        """Put every panel back where it was at first."""
+        self.workbench.reset_layout()
+
+    def show_shortcuts(self) -> None:
+        """List what the keyboard can do."""
+        help_dialogs.show_shortcuts(self, [action for _, action in self.commands])
+
+    def show_about(self) -> None:
+        """Say what Secateur is and in which version."""
+        help_dialogs.show_about(self)
+
+    @property
+    def workbench(self) -> Workbench:
+        """The panels around the model, built when first asked for."""
+        if self._workbench is None:
+            self._workbench = self._build_workbench()
+        return self._workbench
+
+    def _build_workbench(self) -> Workbench:
+        from gui.views.workbench import Workbench
+
+        workbench = Workbench(self._document, self.selection, self._theme, self)
+        workbench.data_wanted.connect(self.commands["choose_data"].trigger)
+        workbench.limit_wanted.connect(self._ask_limit)
+        self._pages.addWidget(workbench)
+        self._menus.insert_toggles(workbench.toggles)
+        return workbench
+
+    def _get_ready(self) -> None:
+        """Do the next thing that takes time before a model can be shown.
+
+        The worker imports torch meanwhile; between the steps the window answers.
+        """
+        step = next(self._steps, None)
+        if step is not None:
+            step()
+            QTimer.singleShot(_BREATH_MS, self._get_ready)
+
+    def _load_icons(self) -> None:
+        self.commands["undo"].icon().pixmap(16, 16)
+
+    def _load_charts(self) -> None:
+        import gui.views.workbench  # noqa: F401
+
+    def _load_workbench(self) -> None:
+        _ = self.workbench
+
+    def _follow(self, change: Change) -> None:
+        if change.parts & Part.MODEL:
+            self.selection.set(())
+            if change.snapshot.model.source != "demo":
+                self._settings.add_recent(change.snapshot.model.source)
+        if change.parts & (Part.MODEL | Part.DATA):
+            self._show_model(change.snapshot)
+
+    def _show_model(self, snapshot: Snapshot | None) -> None:
+        """Show the page for what is open, and name it."""
+        self._toolbar.setVisible(snapshot is not None)
+        self.statusBar().setVisible(snapshot is not None)
+        if snapshot is None:
+            self.setWindowTitle("Secateur")
+            return
+        self.setWindowTitle(f"{snapshot.model.name} – Secateur")
+        self._facts.setText(self._facts_of(snapshot))
+        first = self._pages.currentWidget() is not self.workbench
+        self._pages.setCurrentWidget(self.workbench)
+        if first:
+            self.workbench.restore_layout(self._settings.layout)
+
+    def _facts_of(self, snapshot: Snapshot) -> str:
+        model, data = snapshot.model, snapshot.data
+        batch = self.tr("batch %s") % model.input_shape[0]
+        facts = [model.name, self.tr("input %s") % fmt.shape(model.input_shape), batch]
+        if not model.trained:
+            facts.append(self.tr("untrained"))
+        if data is not None:
+            samples = self.tr("%s validation samples") % fmt.count(data.validation_samples)
+            facts.append(f"{data.name}, {samples}")
+        return "  ·  ".join(facts)
+
+    def _tell_exported(self, report: ExportReport) -> None:
+        self._notify(
+            self.tr("Exported {file} ({size}); read back, its outputs differ by {error} at most")
+            .replace("{file}", report.files[0])
+            .replace("{size}", fmt.quantity(report.bytes, "B"))
+            .replace("{error}", f"{report.largest_error:.1e}")
+        )
+
+    def _tell_saved(self, files: tuple[str, ...]) -> None:
+        self._notify(self.tr("Saved %s") % ", ".join(files))
+
+    def _notify(self, text: str) -> None:
+        self.statusBar().showMessage(text, _NOTICE_MS)
+
+    def _ask_limit(self, key: str) -> None:
+        dialogs.ask_limit(self._document, self, METRICS[key])
+
+    def _jump(self, layer: LayerId) -> None:
+        self.selection.set((layer,))
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        super().paintEvent(event)
+        if not self._painted:
+            self._painted = True
+            self.first_painted.emit()
+            QTimer.singleShot(_BREATH_MS, self._get_ready)
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        urls = event.mimeData().urls()
+        if len(urls) == 1 and urls[0].isLocalFile():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        event.acceptProposedAction()
+        operations.open_dropped(self._document, event.mimeData().urls()[0].toLocalFile())
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        shown = self._workbench is not None and self._pages.currentWidget() is self._workbench
+        layout = self.workbench.save_layout() if shown else QByteArray()
+        self._settings.save_window(self.saveGeometry(), layout)
+        event.accept()
+        self.hide()  # the running job may take a moment to notice
+        self._document.jobs.shut_down(_SHUT_DOWN_TIMEOUT)

@@ -1,0 +1,68 @@
+"""A picture of the window with a model in it, for the README and for looking at the design."""
+
+from PySide6.QtCore import QObject, QTimer
+from PySide6.QtWidgets import QApplication
+
+from engine import EngineError, LayerId, Snapshot
+from gui.document import Document
+from gui.main_window import MainWindow
+
+_SETTLE_MS = 700  # the edit panel waits a moment before it asks for a preview
+
+
+class Picture(QObject):
+    """Waits for the jobs to end, selects a layer worth seeing, and writes what the window shows.
+
+    Attributes:
+        error: why there is no picture, in one line; empty when there is one.
+    """
+
+    def __init__(self, window: MainWindow, document: Document, path: str) -> None:
+        super().__init__(window)
+        self.error = ""
+        self._window = window
+        self._document = document
+        self._path = path
+        self._selected = False
+        document.failed.connect(self.fail)
+        document.jobs.idled.connect(self._go_on)
+
+    def fail(self, error: BaseException) -> None:
+        """Leave without a picture; the first reason counts."""
+        if not self.error:
+            remedy = error.remedy if isinstance(error, EngineError) else type(error).__name__
+            self.error = " ".join(f"{error} {remedy}".split())
+        QApplication.exit()
+
+    def _go_on(self) -> None:
+        snapshot = self._document.snapshot
+        if snapshot is None or self.error:
+            return
+        if not self._selected:
+            self._selected = True
+            layer = layer_worth_seeing(snapshot)
+            self._window.selection.set((layer,) if layer is not None else ())
+            QTimer.singleShot(_SETTLE_MS, self._draw)
+
+    def _draw(self) -> None:
+        if self._document.jobs.active:
+            QTimer.singleShot(_SETTLE_MS, self._draw)
+            return
+        if not self._window.grab().save(self._path, "PNG"):
+            self.error = f"The picture could not be written to {self._path}."
+        QApplication.exit()
+
+
+def layer_worth_seeing(snapshot: Snapshot) -> LayerId | None:
+    """The first layer that was edited, of those that can be edited further if there are any.
+
+    Without edits it is the one that costs the most energy.
+    """
+    tree, applied = snapshot.current.tree, snapshot.history[: snapshot.cursor]
+    edited = [layer for entry in applied for layer in entry.edit.layers]
+    if edited:
+        return next((layer for layer in edited if tree[layer].methods), edited[0])
+    energy = snapshot.current.table.get("energy")
+    own = energy.by_layer() if energy is not None else {}
+    editable = [layer.id for layer in tree if layer.methods]
+    return max(editable, key=lambda layer: own.get(layer, 0.0), default=None)
