@@ -155,6 +155,16 @@ def verdict(metric: Metric, base: float | None, current: float | None) -> str:
     return BETTER if (current < base) == metric.lower_is_better else WORSE
 
 
+def overlap(base: Quantity | None, current: Quantity | None) -> bool:
+    """Whether two measured values lie in intervals that overlap: then they have no order."""
+    if base is None or current is None or base == current:
+        return False
+    ends = (base.low, base.high, current.low, current.high)
+    if any(end is None for end in ends):
+        return False
+    return bool(base.low <= current.high and current.low <= base.high)  # type: ignore[operator]
+
+
 def shape(sizes: tuple[int, ...] | None) -> str:
     """Write a tensor's shape without its batch, such as ``16×8×8``."""
     if not sizes:

@@ -25,7 +25,7 @@ class Figure:
     Attributes:
         value: as text; a dash when absent, and ``why`` says why.
         base, change: texts; empty when nothing has been edited.
-        verdict: ``better``, ``worse`` or empty.
+        verdict: ``better``, ``worse``, or empty when they are the same or cannot be told apart.
         limit: text of the limit, empty when there is none; ``met`` as the engine has it.
     """
 
@@ -57,7 +57,7 @@ def figure(snapshot: Snapshot, metric: Metric, tr: Translate = str) -> Figure:
         why="" if value else _why(snapshot, metric, tr),
         base=fmt.metric_number(metric, numbers[0]) if edited else "",
         change=fmt.change(metric, *numbers) if edited else "",
-        verdict=fmt.verdict(metric, *numbers) if edited else "",
+        verdict=fmt.verdict(metric, *numbers) if edited and not fmt.overlap(base, value) else "",
         limit=fmt.bound_text(status.limit, tr) if status else "",
         met=status.met if status else None,
         tooltip=_tooltip(metric, now, value, base, status, tr),
@@ -93,6 +93,8 @@ def _tooltip(
             lines.append(tr("between {interval}").format(interval=interval))
     if base is not None:
         lines.append(tr("base {value}").format(value=fmt.metric_value(metric, base)))
+    if fmt.overlap(base, value):
+        lines.append(tr("The two intervals overlap: the difference may be chance."))
     if series is not None and series.conditions:
         lines.append(" · ".join(f"{name} {text}" for name, text in series.conditions.items()))
     if series is not None and series.unattributed:

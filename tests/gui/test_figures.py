@@ -8,7 +8,16 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
-from engine import METRICS, DataInfo, Limit, LimitStatus, MeasurementTable, Snapshot
+from engine import (
+    METRICS,
+    DataInfo,
+    Limit,
+    LimitStatus,
+    MeasurementTable,
+    Quantity,
+    Series,
+    Snapshot,
+)
 from gui.models.figures import figure
 from gui.theme import Theme
 from gui.views.figures import FiguresStrip
@@ -41,7 +50,18 @@ def test_figures_compare_with_the_base(pruned: Snapshot) -> None:
     assert energy.base == "2.79 µJ"
     assert energy.change == "▼ 49 %"
     assert energy.verdict == "better"
-    assert figure(pruned, METRICS["accuracy"]).verdict == "worse"
+
+
+def test_intervals_that_overlap_have_no_order(pruned: Snapshot) -> None:
+    metric = METRICS["accuracy"]
+    assert figure(pruned, metric).change.startswith("▼")
+    assert figure(pruned, metric).verdict == ""
+    assert "may be chance" in figure(pruned, metric).tooltip
+    clear = Series(metric, Quantity(0.9, 0.88, 0.92))
+    table = pruned.current.table.with_series(clear)
+    apart = replace(pruned, current=replace(pruned.current, table=table))
+    assert figure(apart, metric).verdict == "worse"
+    assert "may be chance" not in figure(apart, metric).tooltip
 
 
 def test_unedited_there_is_nothing_to_compare(base: Snapshot) -> None:
