@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from engine import Cancelled, Job
+from gui.garbage import WindowCollector
 
 T = TypeVar("T")
 
@@ -148,6 +149,7 @@ class JobRunner(QObject):
         self._stopping = False
         self._ended: deque[int] = deque()  # the worker appends, the window takes; needs no lock
         self._thread = Thread(target=self._work, name="secateur-model")
+        self._collector = WindowCollector(self)
         self._timer = QTimer(self, interval=POLL_INTERVAL_MS)
         self._timer.timeout.connect(self._poll)
 
@@ -233,6 +235,7 @@ class JobRunner(QObject):
         self._timer.stop()
         if self._thread.is_alive():
             return False
+        self._collector.stop()
         self._tasks.clear()
         return True
 
@@ -248,6 +251,7 @@ class JobRunner(QObject):
                 running.job.cancel()
             self._wakeup.notify()
         if self._thread.ident is None:
+            self._collector.start()
             self._thread.start()
         self._timer.start()
         return task

@@ -2,12 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from engine import METRICS, ROOT, Change, Effect, EngineError, LayerId, Part, PruneChannels
 from gui import operations
-
-pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints")  # only offscreen says that
 
 
 def _edit(desk, ratio: float = 0.5) -> PruneChannels:

@@ -11,8 +11,6 @@ from engine import METRICS, Job, LayerId
 from gui import errors, operations
 from gui.views.command_palette import CommandPalette
 
-pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints")  # only offscreen says that
-
 
 def _button(desk, name: str) -> QPushButton:
     button = desk.window.findChild(QPushButton, name)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QObject, Signal
@@ -47,13 +46,6 @@ LAYERS = (
     ("head.pool", "AdaptiveAvgPool2d", (1, 64, 1, 1), 0, None, 0, ()),
     ("head.fc", "Linear", (1, 10), 650, 10, 640, ("prune-weights", "quantize")),
 )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let pass what the offscreen platform says of every window with a minimum size."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.qt_log_ignore("does not support propagateSizeHints"))
 
 
 def _layers() -> list[Layer]:

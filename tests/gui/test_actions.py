@@ -18,8 +18,6 @@ from gui.settings import Settings
 from gui.theme import Theme
 from gui.views.command_palette import Entry, search
 
-pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints")  # only offscreen says that
-
 
 @pytest.fixture
 def window(qtbot: QtBot, qapp: QApplication, theme: Theme, tmp_path: Path) -> Iterator[MainWindow]:

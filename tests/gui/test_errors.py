@@ -10,8 +10,6 @@ from pytestqt.qtbot import QtBot
 from engine import EngineError
 from gui import errors
 
-pytestmark = pytest.mark.qt_log_ignore("propagateSizeHints")  # only offscreen says that
-
 
 def _raised(error: BaseException) -> BaseException:
     try:

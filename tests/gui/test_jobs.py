@@ -275,7 +275,6 @@ def test_progress_is_polled_from_the_job(qtbot: QtBot, jobs: JobRunner, log: Log
     _idle(qtbot, jobs)
 
 
-@pytest.mark.qt_log_ignore("propagateSizeHints")  # only the offscreen platform says that
 def test_the_panel_shows_only_what_takes_its_time(
     qtbot: QtBot, jobs: JobRunner, log: Log, theme: Theme, monkeypatch: pytest.MonkeyPatch
 ) -> None:
