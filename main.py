@@ -400,7 +400,7 @@ def _progress() -> Iterator[Job]:
 
 def _complain(message: str) -> None:
     # One line whatever the names in it hold, and nothing that a terminal would obey.
-    line = "".join(sign if sign.isprintable() else " " for sign in " ".join(message.split()))
+    line = "".join(sign if sign.isprintable() else " " for sign in message)
     print(f"secateur: {line}", file=sys.stderr)
 
 

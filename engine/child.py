@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from engine import errors
@@ -48,18 +49,22 @@ def run_in_child(function: str, payload: Any, job: Job) -> Any:
         ChildFailed: the process ended without an answer; its last words are in the message.
         Cancelled: the child was stopped.
     """
-    with subprocess.Popen(
-        command(FLAG, function),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-    ) as process:
-        try:
-            out, complaint = _converse(process, json.dumps(payload).encode(), job)
-        except BaseException:
-            process.kill()
-            raise
+    with TemporaryFile() as given:
+        # Not by a pipe: communicate() stops sending once it was interrupted by its timeout.
+        given.write(json.dumps(payload).encode())
+        given.seek(0)
+        with subprocess.Popen(
+            command(FLAG, function),
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        ) as process:
+            try:
+                out, complaint = _converse(process, job)
+            except BaseException:
+                process.kill()
+                raise
     try:
         answer = json.loads(out)
     except ValueError:
@@ -74,13 +79,11 @@ def run_in_child(function: str, payload: Any, job: Job) -> Any:
     return answer["result"]
 
 
-def _converse(process: "subprocess.Popen[bytes]", sent: bytes, job: Job) -> tuple[bytes, bytes]:
-    unsent: bytes | None = sent
+def _converse(process: "subprocess.Popen[bytes]", job: Job) -> tuple[bytes, bytes]:
     while True:
         try:
-            return process.communicate(unsent, timeout=_POLL_SECONDS)
+            return process.communicate(timeout=_POLL_SECONDS)
         except subprocess.TimeoutExpired:
-            unsent = None  # communicate keeps what it could not send yet
             job.check()
 
 

@@ -109,3 +109,10 @@ class OutOfMemory(EngineError):
     """Memory ran out; the model is as it was before."""
 
     remedy = "Use a smaller batch, or close other programs."
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether that is how Python, or torch in its own words, says that memory ran out."""
+    # On Windows, on Linux, on an accelerator.
+    signs = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)

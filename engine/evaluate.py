@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from engine.datasets import DataSet
-from engine.errors import DataSetMismatch
+from engine.errors import DataSetMismatch, is_out_of_memory
 from engine.job import Job
 from engine.metrics import ACCURACY, Quantity, Series
 from engine.sharing import share_for_running
@@ -32,6 +32,8 @@ def accuracy(model: nn.Module, data: DataSet, job: Job) -> Series:
             try:
                 scores = copy(images)
             except (RuntimeError, ValueError, TypeError) as error:
+                if is_out_of_memory(error):
+                    raise
                 raise DataSetMismatch(
                     f"The model does not take the samples of {data.name}, "
                     f"shape {'×'.join(map(str, data.sample_shape))}: "
@@ -64,4 +66,5 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     centre = (share + square / (2 * total)) / (1 + square / total)
     spread = share * (1 - share) / total + square / (4 * total * total)
     half = _Z95 / (1 + square / total) * sqrt(spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # It holds the share itself, also at 0 and 1, where sums of floats just miss it.
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))

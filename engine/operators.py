@@ -98,10 +98,15 @@ class Operator:
 
 
 class OperatorTable:
-    """The operators of one forward pass in order; immutable."""
+    """The operators of one forward pass in order; immutable.
 
-    def __init__(self, operators: tuple[Operator, ...]) -> None:
+    Args:
+        results: numbers of the values that the model puts out.
+    """
+
+    def __init__(self, operators: tuple[Operator, ...], results: Iterable[int] = ()) -> None:
         self._operators = operators
+        self._results = frozenset(results)
 
     def __iter__(self) -> Iterator[Operator]:
         return iter(self._operators)
@@ -145,8 +150,18 @@ class OperatorTable:
         """The operators that read a value, through views or not, in order."""
         return tuple(self._consumers.get(self._roots.get(use.number, use.number), ()))
 
+    @cached_property
+    def _result_roots(self) -> frozenset[int]:
+        return frozenset(self._roots.get(number, number) for number in self._results)
+
+    def is_result(self, use: TensorUse) -> bool:
+        """Whether the model puts the value out, through views or not."""
+        return self._roots.get(use.number, use.number) in self._result_roots
+
     def stored_bits(self, use: TensorUse) -> int:
         """Bits in which an operator's output is kept: the most that any of its readers takes."""
+        if self.is_result(use):
+            return use.bits  # what reads it outside the model takes it as it is
         root = self._roots.get(use.number, use.number)
         return max(
             (
@@ -158,11 +173,11 @@ class OperatorTable:
             default=use.bits,
         )
 
-    def last_products(self, numbers: Iterable[int]) -> frozenset[LayerId]:
-        """Layers of the products behind these values, with no other product in between."""
+    def last_products(self) -> frozenset[LayerId]:
+        """Layers of the products behind the results, with no other product in between."""
         writers = {use.number: operator for operator in self._operators for use in operator.outputs}
         layers: set[LayerId] = set()
-        pending, seen = list(numbers), set[int]()
+        pending, seen = list(self._results), set[int]()
         while pending:
             number = pending.pop()
             writer = writers.get(number)

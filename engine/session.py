@@ -25,6 +25,7 @@ from engine.errors import (
     EditRefused,
     OutOfMemory,
     RecipeMismatch,
+    is_out_of_memory,
 )
 from engine.evaluate import accuracy
 from engine.export.checkpoint import export_checkpoint
@@ -381,6 +382,8 @@ class ModelSession:
         for layer in edit.layers:
             if layer not in subject.tree:
                 raise EditRefused(f"The model has no layer “{layer}”.")
+            if edit.layers.count(layer) > 1:
+                raise EditRefused(f"The layer {layer} is named twice.", "Name each layer once.")
 
     def _counted(self, subject: Subject) -> MeasurementTable:
         """What is counted or modelled from the trace alone."""
@@ -452,7 +455,8 @@ def _with_role(effect: LayerEffect, edit: Edit) -> LayerEffect:
 
 
 def _totals(table: MeasurementTable) -> dict[str, float]:
-    return {key: series.total.value for key, series in table.items() if not series.total.low}
+    """Totals of what is exact: counted or modelled, not measured."""
+    return {key: one.total.value for key, one in table.items() if one.total.low is None}
 
 
 def _sum(layers: dict[LayerId, dict[str, Quantity]]) -> Quantity:
@@ -468,11 +472,7 @@ def _foreign_errors_named() -> Iterator[None]:
     """Turn what the system and torch raise for lack of memory into our own error."""
     try:
         yield
-    except MemoryError as error:
-        raise OutOfMemory("Memory ran out; the model is as it was.") from error
-    except RuntimeError as error:
-        # On Windows, on Linux, on an accelerator.
-        signs = ("not enough memory", "can't allocate memory", "out of memory")
-        if any(sign in str(error) for sign in signs):
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
             raise OutOfMemory("Memory ran out; the model is as it was.") from error
         raise

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelUnreadable
-from engine.integer_layers import bake
+from engine.integer_layers import bake, is_quantized
 from engine.layers import LayerId
 
 
@@ -49,23 +49,20 @@ def share(model: nn.Module, swap: Callable[[Tensor], Tensor] = lambda tensor: te
 
 
 def share_for_running(model: nn.Module, baked: bool = True) -> nn.Module:
-    """A copy in evaluation mode that may be run freely: weights shared, float buffers its own.
+    """A copy in evaluation mode that may be run freely: weights shared, all else its own.
 
     Args:
         baked: whether layers of integer weights take their fast form, of the same numbers.
 
     A forward that updates buffers (running statistics, caches) then writes into its own copy.
-    Integer buffers of more than one element are weights in integer form, which nothing updates.
     """
-    counters_and_floats = {
-        id(buffer)
-        for buffer in model.buffers()
-        if buffer.is_floating_point() or buffer.numel() == 1
-    }
-    copy = share(
-        model,
-        lambda tensor: tensor.clone() if id(tensor) in counters_and_floats else tensor,
-    ).eval()
+    weights = {id(module.weight) for module in model.modules() if is_quantized(module)}
+
+    def own(tensor: Tensor) -> Tensor:
+        fixed = isinstance(tensor, nn.Parameter) or id(tensor) in weights
+        return tensor if fixed else tensor.clone()
+
+    copy = share(model, own).eval()
     if baked:
         with torch.no_grad():
             bake(copy)

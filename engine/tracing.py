@@ -104,12 +104,12 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
         torch.backends.mha.set_fastpath_enabled(fastpath)
         logger.setLevel(level)
     results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-    operators = OperatorTable(tuple(recorder.operators))
+    operators = OperatorTable(tuple(recorder.operators), map(recorder.number_of, results))
     return Trace(
         operators,
         recorder.shapes,
         tuple(tuple(leaf.shape) for leaf in results),
-        operators.last_products(recorder.number_of(leaf) for leaf in results),
+        operators.last_products(),
     )
 
 

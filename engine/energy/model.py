@@ -5,8 +5,8 @@ A simple reuse rule, stated here in full, stands in for a mapping search:
 * DRAM: one tensor of a product (either operand, or the result) stays in one half of the global
   buffer, as many parts of it in turn as it takes; for each part one operand is streamed through
   the other half again, whichever choice moves the least. Results are written once.
-* A value that exactly one element-wise, normalising or pooling operator reads is handed over
-  through the global buffer as it appears, and never goes to DRAM.
+* A value that exactly one element-wise, normalising or pooling operator reads, and that is no
+  result of the model, is handed over through the global buffer and never goes to DRAM.
 * A value is kept in the bits that its readers take: rounding happens as it is written.
 * Global buffer: one write and one read for every word to or from DRAM.
 * Array: a word delivered to a processing element serves as many MACs as its register file has
@@ -18,7 +18,6 @@ A simple reuse rule, stated here in full, stands in for a mapping search:
 Zeros are not skipped. Clock and control power are not modelled.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 from math import ceil
 
@@ -134,8 +133,9 @@ def _fetched(
 
 
 def _streamed(use: TensorUse, operators: OperatorTable) -> bool:
-    readers: Iterable[Operator] = operators.readers(use)
-    return not use.weight and [one.work for one in readers] == [Work.TRAFFIC]
+    if use.weight or operators.is_result(use):
+        return False
+    return [one.work for one in operators.readers(use)] == [Work.TRAFFIC]
 
 
 def _share(use: TensorUse, hardware: Hardware) -> float:

@@ -67,7 +67,7 @@ def make(payload: dict[str, str]) -> bool:
         except Exception as error:
             lines = str(error).strip().splitlines()
             raise ExportFailed(
-                f"torch.export cannot export this model: {lines[0] if lines else error!r}",
+                f"torch.export cannot export this model: {lines[0] if lines else repr(error)}",
                 "Export a checkpoint instead.",
             ) from error
     # Serialised to memory first: on a full disk torch.export.save aborts the process.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from engine.editing import Subject, module_at
 from engine.edits import ChannelSlice, ChannelsRemoved, PruneChannels
-from engine.errors import EditRefused, RecipeMismatch
+from engine.errors import EditRefused, RecipeMismatch, is_out_of_memory
 from engine.integer_layers import is_quantized
 from engine.job import Job
 from engine.layers import LayerId
@@ -285,7 +285,9 @@ def _check_law(decision: ChannelsRemoved, subject: Subject) -> None:
     with torch.inference_mode():
         try:
             smaller = list(_floats(pruned(*subject.inputs)))
-        except RuntimeError:
+        except RuntimeError as failure:
+            if is_out_of_memory(failure):
+                raise
             return  # it does not even run: refused, in words, when its shapes are validated
         larger = list(_floats(masked(*subject.inputs)))
     if [one.shape for one in smaller] != [one.shape for one in larger]:

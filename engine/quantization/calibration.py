@@ -39,19 +39,19 @@ def input_grids(
         inputs: used when there are no data: their shape, filled with seeded noise.
         data: its training split only.
 
-    Layers that the samples never reach are absent.
+    Layers that the samples never reach, or reach with values that are not finite, are absent.
     """
     copy = share_for_running(model)
-    observers = {layer: _histogram() for layer in layers}
-    for layer, observer in observers.items():
-        module_at(copy, layer).register_forward_pre_hook(_Observing(observer))
+    observations = {layer: _Observing(_histogram()) for layer in layers}
+    for layer, observation in observations.items():
+        module_at(copy, layer).register_forward_pre_hook(observation)
     with torch.inference_mode():
         for batch in job.track(_batches(inputs, data, samples), "Calibrating"):
             copy(*batch)
     grids = {}
-    for layer, observer in observers.items():
-        if observer.min_val.numel() and torch.isfinite(observer.min_val):
-            scale, zero_point = observer.calculate_qparams()
+    for layer, observation in observations.items():
+        if observation.seen and observation.finite:
+            scale, zero_point = observation.observer.calculate_qparams()
             grids[layer] = Grid(float(scale), int(zero_point))
     return grids
 
@@ -74,10 +74,15 @@ class _Observing:
     """Pre-forward hook that shows a layer's input to an observer."""
 
     def __init__(self, observer: Any) -> None:
-        self._observer = observer
+        self.observer = observer
+        self.seen = False
+        self.finite = True
 
     def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._observer(inputs[0])
+        self.seen = True
+        self.finite = self.finite and bool(torch.isfinite(inputs[0]).all())
+        if self.finite:  # the observer raises or warns otherwise
+            self.observer(inputs[0])
 
 
 def _batches(

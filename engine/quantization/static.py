@@ -148,14 +148,17 @@ def _weight(module: nn.Module) -> Tensor:
 
 
 def _batch_norm_behind(layer: LayerId, subject: Subject) -> LayerId | None:
-    """The batch norm that reads this layer's output, alone and as its only input."""
+    """The batch norm that alone reads this layer's output, as it is; None when there is none."""
     table: OperatorTable = subject.trace.operators
     own = [one for one in table if one.layer == layer and one.macs]
     if len(own) != 1:
         return None  # a shared layer: its batch norms differ from call to call
-    readers = table.readers(own[0].outputs[0])
-    if len(readers) != 1 or "batch_norm" not in readers[0].name:
+    output = own[0].outputs[0]
+    readers = table.readers(output)
+    if len(readers) != 1 or "batch_norm" not in readers[0].name or table.is_result(output):
         return None
+    if output.number not in {use.number for use in readers[0].inputs}:
+        return None  # it reads a view, whose channels may be others
     reader = readers[0]
     module = module_at(subject.model, reader.layer)
     runs = sum(one.layer == reader.layer and one.name == reader.name for one in table)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from engine.errors import ModelNotFound, ModelUnreadable
 from engine.integer_layers import INPUT_RANGE, QUANTIZED, Folded, is_quantized, quantized_from
 from engine.layers import LayerId
-from engine.sharing import replace_module
+from engine.sharing import own_parameter, replace_module
 from engine.sources.architectures import build
 
 KEY = "secateur"
@@ -160,10 +160,13 @@ def rebuild(description: Description, tensors: dict[str, Tensor]) -> nn.Module:
             old = model.get_parameter(name)
             setattr(model.get_submodule(parent), last, nn.Parameter(old.new_empty(shape)))
         state = dict(tensors)
+        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         for name, owner in description.tied.items():
             if owner not in tensors:
                 raise ValueError(f"{name} is tied to {owner}, which is missing.")
-            state[name] = tensors[owner]
+            if {name, owner} <= parameters:  # one parameter, not two over the same memory
+                state[owner] = own_parameter(state[owner])
+            state[name] = state[owner]
         _check_fit(model.state_dict(), state)
         model.load_state_dict(state, strict=True, assign=True)
     except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:

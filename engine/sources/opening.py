@@ -101,6 +101,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _problem_with(path: Path) -> str:
     """Why the file cannot be a safetensors file; "" when it may be one."""
     try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return "its name is no Unicode text, which the safetensors library needs"
+    try:
         if not path.exists():
             return "it is a link that leads nowhere"
         if path.is_dir():

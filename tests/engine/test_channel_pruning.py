@@ -1,0 +1,757 @@
+"""Channels removed with all that is coupled to them: the law, the choice, and what is refused."""
+
+import copy
+import hashlib
+import sys
+import threading
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from engine.editing import Subject, carried_out, look_at
+from engine.edits import AppliedEdit, ChannelsRemoved, PruneChannels, Quantize
+from engine.errors import EditRefused
+from engine.job import Job
+from engine.layers import LayerId
+from engine.pruning import groups
+from engine.pruning.channels import ChannelPruning
+from engine.pruning.groups import ChannelGroups, Member, time_limit
+from engine.quantization.static import StaticQuantization
+from engine.session import ModelSession
+from engine.sharing import tensors_of
+from engine.sources.architectures import build
+from engine.sources.demo import DigitsNet
+from engine.state import LayerEffect
+from engine.tracing import sample_inputs
+
+LAW = 1e-9  # of the largest output, in float64
+VISIBLE = 1e-3  # of it, by which masking must move the output for the law to say something
+
+PRUNABLE = (
+    "stem.conv",
+    "stage1.block0.conv1",
+    "stage1.block0.conv2",
+    "stage1.block0.skip.conv",
+    "stage1.block1.conv1",
+    "stage1.block1.conv2",
+    "stage2.depthwise.conv",
+    "stage2.pointwise.conv",
+)
+
+
+def alive(model: nn.Module) -> nn.Module:
+    """The model in float64 with every parameter and statistic drawn, so that none hides another.
+
+    Fresh batch norms are the identity and fresh biases small: a forgotten one would not be seen.
+    """
+    generator = torch.Generator().manual_seed(1)
+    model = model.double().eval()
+    for name, tensor in tensors_of(model):
+        if tensor.is_floating_point():
+            drawn = torch.randn(tensor.shape, generator=generator, dtype=torch.double)
+            if name.endswith("running_var") or (tensor.dim() == 1 and name.endswith("weight")):
+                drawn = drawn.abs() + 0.5
+            elif tensor.dim() > 1:
+                drawn = drawn / tensor[0].numel() ** 0.5
+            tensor.data.copy_(drawn)
+    return model
+
+
+def seen(model: nn.Module, *shape: int) -> Subject:
+    dtype = next(iter(model.parameters())).dtype
+    return look_at(model, tuple(one.to(dtype) for one in sample_inputs([shape])))
+
+
+def decided(subject: Subject, *layers: str, ratio: float, **wish: object) -> AppliedEdit:
+    edit = PruneChannels(tuple(map(LayerId, layers)), ratio, **wish)
+    return AppliedEdit(edit, ChannelPruning().decide(edit, subject, Job()))
+
+
+def removed(decision: ChannelsRemoved) -> dict[tuple[str, str], tuple[int, ...]]:
+    return {(one.layer, one.side): one.removed for one in decision.slices}
+
+
+@torch.inference_mode()
+def output(model: nn.Module, subject: Subject) -> Tensor:
+    return model(*subject.inputs)
+
+
+def masked(subject: Subject, decision: ChannelsRemoved) -> nn.Module:
+    """The whole model, blind to the removed channels: their columns in every reader are zero."""
+    model = copy.deepcopy(subject.model)
+    for one in decision.slices:
+        if one.side == "in":
+            reader = model.get_submodule(one.layer)
+            axis = 0 if getattr(reader, "transposed", False) else 1
+            reader.weight.data.index_fill_(axis, torch.tensor(one.removed), 0.0)
+    return model
+
+
+def assert_law(subject: Subject, applied: AppliedEdit) -> None:
+    pruned = carried_out(applied, subject).model
+    got, wanted = output(pruned, subject), output(masked(subject, applied.decision), subject)
+    scale = wanted.abs().max()
+    assert (got - wanted).abs().max() <= LAW * scale
+    assert (output(subject.model, subject) - wanted).abs().max() > VISIBLE * scale
+
+
+# Networks with every way in which channels hang together
+
+
+class Concat(nn.Module):
+    """Two branches side by side, the second read at an offset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 6, 1)
+        self.norm = nn.BatchNorm2d(10)
+        self.last = nn.Conv2d(10, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.cat([self.left(x), self.right(x)], 1)
+        return self.last(torch.relu(self.norm(both)))
+
+
+class Flattened(nn.Module):
+    """Each channel becomes 9 features of the linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 6, 3)
+        self.norm = nn.BatchNorm2d(6)
+        self.hidden, self.last = nn.Linear(54, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.hidden(torch.relu(self.norm(self.conv(x))).flatten(1))))
+
+
+class Depthwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(2, 8, 1)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.norm = nn.BatchNorm2d(8)
+        self.last = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.norm(self.depthwise(torch.relu(self.expand(x))))))
+
+
+class Skip(nn.Module):
+    """Two sums in a row tie three convolutions together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.two = (
+            nn.Conv2d(2, 6, 1), nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1),
+        )  # fmt: skip
+        self.norm = nn.BatchNorm2d(6)
+        self.last = nn.Conv2d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = torch.relu(x + self.norm(self.one(x)))
+        return self.last(torch.relu(x + self.two(x)))
+
+
+class SqueezeExcite(nn.Module):
+    """Channels scaled by what is computed from their means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.last = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.conv(x)))
+        scale = self.excite(nn.functional.silu(self.squeeze(x.mean((2, 3), keepdim=True))))
+        return self.last(x * scale.sigmoid())
+
+
+class OneDimensional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv1d(2, 6, 3), nn.BatchNorm1d(6), nn.PReLU(6)
+        self.last = nn.Conv1d(6, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.act(self.norm(self.conv(x.flatten(2)))))
+
+
+class Upsampling(nn.Module):
+    """A transposed convolution reads and another one follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 6, 3)
+        self.up = nn.ConvTranspose2d(6, 4, 2, stride=2)
+        self.last = nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.up(torch.relu(self.conv(x)))))
+
+
+class Gained(nn.Module):
+    """A bare parameter has one value for each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 6, 3)
+        self.gain = nn.Parameter(torch.randn(1, 6, 1, 1))
+        self.last = nn.Conv2d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.conv(x) * self.gain))
+
+
+TOYS = {
+    Concat: ("left", "right"),
+    Flattened: ("conv", "hidden"),
+    Depthwise: ("expand", "depthwise"),
+    Skip: ("stem", "one", "two"),
+    SqueezeExcite: ("conv", "squeeze", "excite"),
+    OneDimensional: ("conv",),
+    Upsampling: ("conv",),
+    Gained: ("conv",),
+}
+SHAPE = (2, 2, 5, 5)
+
+
+# The law
+
+
+@cache
+def living_demo() -> Subject:
+    """Read only; its analysis is shared by all tests here."""
+    return seen(alive(DigitsNet()), 2, 1, 8, 8)
+
+
+def test_the_layers_of_the_demo_that_can_be_pruned_are_these() -> None:
+    able = [one.id for one in living_demo().tree if "prune-channels" in one.methods]
+    assert able == [*PRUNABLE]  # not the output layer, unless it is named
+
+
+@pytest.mark.parametrize("layer", PRUNABLE)
+@pytest.mark.parametrize("ratio", [0.3, 0.95])
+def test_the_demo_pruned_is_the_demo_masked_at_the_readers(layer: str, ratio: float) -> None:
+    subject = living_demo()
+    assert_law(subject, decided(subject, layer, ratio=ratio, criterion="random"))
+
+
+@pytest.mark.parametrize(
+    ("toy", "layer"), [(toy, layer) for toy, layers in TOYS.items() for layer in layers]
+)
+def test_toys_pruned_are_toys_masked_at_the_readers(toy: type[nn.Module], layer: str) -> None:
+    subject = seen(alive(toy()), *SHAPE)
+    for ratio in (0.3, 0.6):
+        assert_law(subject, decided(subject, layer, ratio=ratio, criterion="random"))
+
+
+@pytest.mark.parametrize("toy", TOYS)
+def test_all_layers_of_a_toy_at_once(toy: type[nn.Module]) -> None:
+    subject = seen(alive(toy()), *SHAPE)
+    assert_law(subject, decided(subject, *TOYS[toy], ratio=0.5, criterion="random"))
+
+
+@pytest.mark.parametrize("toy", TOYS)
+def test_pruning_again_what_was_pruned(toy: type[nn.Module]) -> None:
+    subject = seen(alive(toy()), *SHAPE)
+    for layer in TOYS[toy]:
+        applied = decided(subject, layer, ratio=0.4)
+        assert_law(subject, applied)
+        subject = carried_out(applied, subject)
+
+
+def test_a_layer_norm_shrinks_with_its_features_although_the_law_is_not_for_it() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.last = nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.norm(self.first(x)))
+
+    subject = seen(alive(Normed()), 2, 4)
+    applied = decided(subject, "first", ratio=0.5)
+    keep = [index for index in range(6) if index not in removed(applied.decision)["first", "out"]]
+    pruned = carried_out(applied, subject).model
+    hidden = subject.model.first(subject.inputs[0])[:, keep]
+    norm, last = subject.model.norm, subject.model.last
+    hidden = nn.functional.layer_norm(hidden, (3,), norm.weight[keep], norm.bias[keep])
+    wanted = nn.functional.linear(hidden, last.weight[:, keep], last.bias)
+    torch.testing.assert_close(pruned(subject.inputs[0]), wanted)
+
+
+@pytest.mark.parametrize("layer", PRUNABLE)
+def test_the_law_holds_for_integer_weights_too(demo: ModelSession, job: Job, layer: str) -> None:
+    """A masked input is rounded to exactly zero; sums of another order may round one step off."""
+    able = [one.id for one in demo.snapshot.current.tree if "quantize" in one.methods]
+    demo.apply(Quantize(tuple(able)), job)
+    subject = demo._subject(1)
+    applied = decided(subject, layer, ratio=0.5, criterion="random")
+    pruned = carried_out(applied, subject).model
+    got, wanted = output(pruned, subject), output(masked(subject, applied.decision), subject)
+    scale = wanted.abs().max()
+    assert (got - wanted).abs().max() <= 1e-3 * scale
+    assert (output(subject.model, subject) - wanted).abs().max() > 1e-2 * scale
+    for one in applied.decision.slices:
+        module = pruned.get_submodule(one.layer)
+        if hasattr(module, "weight_scale"):
+            assert len(module.weight_scale) == len(module.weight_zero_point) == len(module.weight)
+
+
+def test_integer_filters_are_weighed_with_their_scales() -> None:
+    """All filters have the same integers; what they stand for differs."""
+    subject = seen(pair(torch.tensor([[1.0], [0.1], [-0.5], [0.2]])), 1, 1, 3, 3)
+    edit = Quantize((LayerId("0"),))
+    decision = StaticQuantization().decide(edit, subject, Job())
+    subject = carried_out(AppliedEdit(edit, decision), subject)
+    assert subject.model[0].weight.abs().flatten().tolist() == [127] * 4
+    assert removed(decided(subject, "0", ratio=0.5).decision)["0", "out"] == (1, 3)
+
+
+# What shrinks
+
+
+def test_thirty_percent_of_a_residual_sum_shrinks_exactly_what_is_coupled(
+    demo: ModelSession, job: Job
+) -> None:
+    edit = PruneChannels((LayerId("stage1.block0.conv2"),), 0.3)
+    outputs = {
+        "stage1.block0.conv2", "stage1.block0.bn2", "stage1.block0.skip.conv",
+        "stage1.block0.skip.bn", "stage1.block1.conv2", "stage1.block1.bn2",
+        "stage2.depthwise.conv", "stage2.depthwise.bn",
+    }  # fmt: skip
+    inputs = {"stage1.block1.conv1", "stage2.pointwise.conv"}
+    before = demo.snapshot.current.tree
+    effect = demo.preview(edit, job)
+    assert {(one.layer, one.quantity, one.before, one.after) for one in effect.layers} == {
+        *((layer, "output channels", 64, 45) for layer in outputs),
+        *((layer, "input channels", 64, 45) for layer in inputs),
+    }
+    assert [one.layer for one in effect.layers if one.role == "chosen"] == list(edit.layers)
+
+    change = demo.apply(edit, job)
+    assert change.layers == outputs | inputs
+    after = change.snapshot.current.tree
+    for layer in after:
+        was = before[layer.id]
+        assert layer.channels == (45 if layer.id in outputs else was.channels), layer.id
+        assert (layer.parameters != was.parameters) == (layer.id in outputs | inputs), layer.id
+    assert after[LayerId("stage1.block1.conv1")].parameters == 64 * 45 * 9
+    assert after[LayerId("stage2.depthwise.conv")].parameters == 45 * 9
+    assert after[LayerId("stage2.pointwise.conv")].parameters == 128 * 45
+    demo.evaluate(job)  # it runs
+
+
+def test_hyperparameters_follow_the_tensors() -> None:
+    applied = decided(living_demo(), "stage1.block0.conv2", ratio=0.3)
+    model = carried_out(applied, living_demo()).model
+    depthwise = model.get_submodule("stage2.depthwise.conv")
+    assert (depthwise.in_channels, depthwise.out_channels, depthwise.groups) == (45, 45, 45)
+    assert model.get_submodule("stage1.block1.conv1").in_channels == 45
+    assert model.get_submodule("stage1.block0.bn2").num_features == 45
+    flat = seen(alive(Flattened()), *SHAPE)
+    linear = carried_out(decided(flat, "conv", ratio=0.5), flat).model.hidden
+    assert (linear.in_features, linear.out_features, tuple(linear.weight.shape)) == (27, 8, (8, 27))
+
+
+def test_flattened_channels_take_all_their_features_along() -> None:
+    subject = seen(alive(Flattened()), *SHAPE)
+    slices = removed(decided(subject, "conv", ratio=0.34).decision)
+    gone = slices["conv", "out"]
+    assert len(gone) == 2
+    assert slices["hidden", "in"] == tuple(9 * c + pixel for c in gone for pixel in range(9))
+
+
+def test_concatenated_channels_are_removed_at_their_offset() -> None:
+    subject = seen(alive(Concat()), *SHAPE)
+    slices = removed(decided(subject, "right", ratio=0.5).decision)
+    gone = tuple(4 + index for index in slices["right", "out"])
+    assert len(gone) == 3
+    assert slices == {
+        ("right", "out"): slices["right", "out"],
+        ("norm", "out"): gone,
+        ("last", "in"): gone,
+    }
+
+
+# Which channels go
+
+
+def pair(first: Tensor) -> nn.Sequential:
+    """A 1 × 1 convolution with these weights (channels, inputs) and one that reads it."""
+    channels, inputs = first.shape
+    model = nn.Sequential(
+        nn.Conv2d(inputs, channels, 1, bias=False), nn.ReLU(), nn.Conv2d(channels, 2, 1)
+    )
+    model[0].weight.data = first.reshape(channels, inputs, 1, 1)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("criterion", "ratio", "gone"),
+    [
+        ("l1", 0.25, (3,)),
+        ("l1", 0.5, (0, 3)),
+        ("l2", 0.25, (3,)),
+        # The sum of magnitudes says filter 0 (1.5 against 2), that of squares filter 2.
+        ("l2", 0.5, (2, 3)),
+        ("l2", 0.75, (0, 2, 3)),
+        ("l2", 0.99, (0, 2, 3)),  # one always stays
+    ],
+)
+def test_the_filters_of_least_norm_go(criterion: str, ratio: float, gone: tuple[int, ...]) -> None:
+    model = pair(torch.tensor([[1.5, 0.0], [-3.0, 1.0], [1.0, -1.0], [0.1, 0.2]]))
+    subject = seen(model, 1, 2, 3, 3)
+    applied = decided(subject, "0", ratio=ratio, criterion=criterion)
+    assert removed(applied.decision) == {("0", "out"): gone, ("2", "in"): gone}
+    kept = [index for index in range(4) if index not in gone]
+    pruned = carried_out(applied, subject).model
+    assert torch.equal(pruned[0].weight, model[0].weight[kept])
+    assert torch.equal(pruned[2].weight, model[2].weight[:, kept])
+    assert torch.equal(pruned[2].bias, model[2].bias)
+
+
+def test_a_residual_sum_keeps_what_any_of_its_branches_needs() -> None:
+    model = Skip()
+    for layer, norms in (
+        (model.stem, [1, 9, 1, 9, 1, 1]),
+        (model.one, [1, 1, 9, 1, 1, 9]),
+        (model.two, [9, 1, 1, 1, 1, 1]),
+    ):
+        unit = torch.ones_like(layer.weight) / layer.weight[0].numel() ** 0.5
+        layer.weight.data = unit * torch.tensor(norms).reshape(6, 1, 1, 1)
+    subject = seen(model.eval(), *SHAPE)
+    slices = removed(decided(subject, "one", ratio=1 / 6).decision)
+    assert slices["one", "out"] == slices["stem", "out"] == slices["two", "out"] == (4,)
+
+
+def test_random_choice_follows_its_seed_and_leaves_the_global_state_alone() -> None:
+    subject = living_demo()
+    before = torch.get_rng_state()
+
+    def gone(seed: int) -> tuple[int, ...]:
+        applied = decided(subject, "stem.conv", ratio=0.5, criterion="random", seed=seed)
+        return removed(applied.decision)["stem.conv", "out"]
+
+    assert gone(1) == gone(1) != gone(2)
+    assert len(gone(1)) == 16
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_two_chosen_layers_of_one_group_are_cut_once() -> None:
+    subject = living_demo()
+    both = decided(subject, "stage1.block0.conv2", "stage2.depthwise.conv", ratio=0.3)
+    assert both.decision == decided(subject, "stage1.block0.conv2", ratio=0.3).decision
+
+
+def test_ratio_0_changes_nothing(demo: ModelSession, job: Job) -> None:
+    edit = PruneChannels(tuple(map(LayerId, PRUNABLE)), 0.0)
+    effect = demo.preview(edit, job)
+    assert effect.layers == ()
+    assert effect.before == effect.after
+    assert effect.notes == ("The amount removes no whole channel: nothing changes.",)
+    before = demo.snapshot.current
+    change = demo.apply(edit, job)
+    assert change.layers == frozenset()
+    assert change.snapshot.current.tree == before.tree
+    assert demo.fingerprint(1) == demo.fingerprint(0)
+
+
+def test_a_ratio_below_half_a_channel_changes_nothing() -> None:
+    subject = seen(pair(torch.eye(4)), 1, 4, 3, 3)
+    assert decided(subject, "0", ratio=0.12).decision.slices == ()
+    assert len(removed(decided(subject, "0", ratio=0.13).decision)["0", "out"]) == 1
+
+
+# What is refused
+
+
+def refused(model: nn.Module, layer: str, *shape: int, ratio: float = 0.5) -> str:
+    subject = seen(model, *shape)
+    edit = PruneChannels((LayerId(layer),), ratio)
+    with pytest.raises(EditRefused) as caught:
+        carried_out(AppliedEdit(edit, ChannelPruning().decide(edit, subject, Job())), subject)
+    assert caught.value.remedy
+    return str(caught.value)
+
+
+def test_the_output_layer_is_refused(demo: ModelSession, job: Job) -> None:
+    edit = PruneChannels((LayerId("head.fc"),), 0.3)
+    before = demo.fingerprint(0)
+    for operation in (demo.preview, demo.apply):
+        with pytest.raises(EditRefused, match="output from 1×10 to 1×7") as caught:
+            operation(edit, job)
+        assert "output layer" in caught.value.remedy
+    assert (demo.snapshot.cursor, demo.snapshot.history) == (0, ())
+    assert demo.fingerprint() == before
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5, float("nan")])
+def test_impossible_ratios_are_refused(ratio: float) -> None:
+    with pytest.raises(EditRefused, match="at least 0 and below 1"):
+        decided(living_demo(), "stem.conv", ratio=ratio)
+
+
+class Groups(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 8, 1)
+        self.grouped = nn.Conv2d(8, 8, 3, groups=2)
+        self.last = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.grouped(self.first(x)))
+
+
+def test_grouped_convolutions_are_refused_in_words() -> None:
+    words = refused(Groups(), "grouped", *SHAPE)
+    assert words == "grouped is a convolution in 2 groups: not supported yet."
+    words = refused(Groups(), "first", *SHAPE)
+    assert "first is coupled to grouped, a convolution in 2 groups" in words
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (nn.GroupNorm(2, 6), "which cannot lose channels yet"),
+        (nn.LayerNorm((6, 5, 5)), "which cannot lose channels yet"),
+    ],
+)
+def test_norms_over_several_channels_are_refused(layer: nn.Module, words: str) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 6, 1), layer, nn.Conv2d(6, 3, 1))
+    assert words in refused(model, "0", *SHAPE)
+
+
+@pytest.mark.parametrize("layer", ["stage1.block0.bn1", "stem.relu", "stage1", "head.flatten"])
+def test_layers_without_removable_channels_are_refused(layer: str) -> None:
+    with pytest.raises(EditRefused, match=f"{layer} .* has no output channels"):
+        decided(living_demo(), layer, ratio=0.5)
+
+
+class SoftmaxOverChannels(nn.Module):
+    """Shapes fit after removal, but what is left is divided by another sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(2, 6, 1), nn.Conv2d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.conv(x).softmax(1))
+
+
+def test_what_masking_does_not_imitate_is_refused() -> None:
+    words = refused(alive(SoftmaxOverChannels()), "conv", *SHAPE)
+    assert "coupled to conv were not found rightly" in words
+
+
+def test_a_network_that_shuffles_channels_is_refused_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(groups, "ANALYSIS_SECONDS", 3.0)
+    architecture = build("shufflenet_v2_x0_5")
+    subject = look_at(architecture.model, sample_inputs([(1, 3, 64, 64)]))
+    edit = PruneChannels((LayerId("stage2.0.branch2.0"),), 0.3)
+    with pytest.raises(EditRefused) as caught:
+        carried_out(AppliedEdit(edit, ChannelPruning().decide(edit, subject, Job())), subject)
+    assert "stage2.0.branch2.0" in str(caught.value) or "cannot be found" in str(caught.value)
+    assert caught.value.remedy
+
+
+def mirrored(members: tuple[Member, ...]) -> tuple[Member, ...]:
+    """The readers' channels in the wrong order."""
+    return tuple(
+        one
+        if one.side != "in"
+        else Member(
+            one.layer, one.side, one.dim, one.of,
+            tuple((one.of - 1 - index, root) for index, root in one.pairs),
+        )
+        for one in members
+    )  # fmt: skip
+
+
+def forgetful(members: tuple[Member, ...]) -> tuple[Member, ...]:
+    """The first reader is overlooked."""
+    first = next(one for one in members if one.side == "in")
+    return tuple(one for one in members if one is not first)
+
+
+@pytest.mark.parametrize("damage", [mirrored, forgetful])
+@pytest.mark.parametrize("layer", ["stem.conv", "stage1.block0.conv1", "stage2.pointwise.conv"])
+def test_wrongly_coupled_channels_are_noticed_by_the_law(
+    demo: ModelSession,
+    job: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    layer: str,
+    damage: Callable[[tuple[Member, ...]], tuple[Member, ...]],
+) -> None:
+    true = ChannelGroups.of
+    monkeypatch.setattr(ChannelGroups, "of", lambda self, layer: damage(true(self, layer)))
+    before = demo.fingerprint()
+    with pytest.raises(EditRefused):
+        demo.apply(PruneChannels((LayerId(layer),), 0.3), job)
+    assert demo.snapshot.cursor == 0
+    assert demo.fingerprint() == before
+
+
+# What is told beforehand
+
+
+@pytest.mark.parametrize("layers", [("stem.conv",), ("stage1.block0.conv2",), PRUNABLE])
+def test_a_preview_tells_what_applying_gives(
+    demo: ModelSession, job: Job, layers: tuple[str, ...]
+) -> None:
+    edit = PruneChannels(tuple(map(LayerId, layers)), 0.4)
+    effect = demo.preview(edit, job)
+    assert demo.snapshot.cursor == 0
+    assert {key: one.total.value for key, one in demo.snapshot.current.table.items()} == (
+        effect.before
+    )
+    change = demo.apply(edit, job)
+    table = change.snapshot.current.table
+    assert {key: one.total.value for key, one in table.items()} == effect.after
+    assert set(effect.after) == {"parameters", "macs", "energy", "size"}
+    assert all(effect.after[key] < effect.before[key] for key in effect.after)
+    assert change.layers == {one.layer for one in effect.layers}
+
+
+@cache
+def predicted(layer: str, ratio: float) -> tuple[int, int, tuple[LayerEffect, ...]]:
+    """Parameters, MACs and effects of the demo pruned so."""
+    subject = living_demo()
+    edit = PruneChannels((LayerId(layer),), ratio)
+    decision = ChannelPruning().draft(edit, subject, Job())
+    after = carried_out(AppliedEdit(edit, decision), subject)
+    return (
+        sum(one.parameters for one in after.tree),
+        sum(after.trace.operators.macs().values()),
+        ChannelPruning().effects(decision, subject),
+    )
+
+
+ratios = st.integers(0, 99).map(lambda percent: percent / 100)
+
+
+@given(st.sampled_from(PRUNABLE), ratios, ratios)
+@settings(max_examples=20)
+def test_cost_never_rises_with_the_ratio(layer: str, one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    parameters, macs, effects = predicted(layer, low)
+    fewer_parameters, fewer_macs, more_effects = predicted(layer, high)
+    assert fewer_parameters <= parameters
+    assert fewer_macs <= macs
+    left = {(each.layer, each.quantity): each.after for each in more_effects}
+    assert all(left[each.layer, each.quantity] <= each.after for each in effects)
+
+
+@given(st.sampled_from(["l1", "l2"]), ratios, ratios)
+@settings(max_examples=20)
+def test_a_higher_ratio_removes_the_same_channels_and_more(
+    criterion: str, one: float, other: float
+) -> None:
+    low, high = (
+        set(
+            removed(
+                ChannelPruning().draft(
+                    PruneChannels((LayerId("stem.conv"),), ratio, criterion), living_demo(), Job()
+                )
+            ).get(("stem.conv", "out"), ())
+        )
+        for ratio in sorted((one, other))
+    )
+    assert low <= high
+
+
+# Nothing is written into
+
+
+def digest(model: nn.Module) -> str:
+    sha = hashlib.sha256()
+    for name, tensor in tensors_of(model):
+        sha.update(name.encode() + tensor.detach().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def test_the_base_keeps_its_bits_and_untouched_tensors_are_shared() -> None:
+    subject = living_demo()
+    before = digest(subject.model)
+    applied = decided(subject, "stage1.block0.conv1", ratio=0.3)
+    pruned = dict(tensors_of(carried_out(applied, subject).model))
+    assert digest(subject.model) == before
+    touched = {one.layer for one in applied.decision.slices}
+    assert touched == {"stage1.block0.conv1", "stage1.block0.bn1", "stage1.block0.conv2"}
+    for name, tensor in tensors_of(subject.model):
+        shared = pruned[name].data_ptr() == tensor.data_ptr()
+        counter = name.endswith("num_batches_tracked")
+        assert shared == (counter or name.rpartition(".")[0] not in touched), name
+
+
+def test_frozen_parameters_stay_frozen() -> None:
+    model = DigitsNet().eval()
+    model.stem.conv.weight.requires_grad_(False)
+    subject = seen(model, 1, 1, 8, 8)
+    pruned = carried_out(decided(subject, "stem.conv", ratio=0.5), subject).model
+    assert not pruned.stem.conv.weight.requires_grad
+    assert pruned.stem.bn.weight.requires_grad
+
+
+# The time limit
+
+
+def busy(steps: int) -> int:
+    """Work in pure Python."""
+    total = 0
+    for step in range(steps):
+        total += step & 1
+    return total
+
+
+def test_a_busy_loop_is_ended() -> None:
+    def forever() -> None:
+        while True:
+            busy(100)
+
+    with pytest.raises(TimeoutError), time_limit(0.05):
+        forever()
+
+
+def test_work_within_the_limit_is_left_alone() -> None:
+    threads = threading.active_count()
+    with time_limit(60):
+        assert busy(1000) == 500
+    assert threading.active_count() == threads
+
+
+def test_errors_of_the_body_pass_through() -> None:
+    threads = threading.active_count()
+    with pytest.raises(ZeroDivisionError), time_limit(60):
+        raise ZeroDivisionError
+    assert threading.active_count() == threads
+
+
+def test_a_late_timeout_never_strikes_behind_the_body() -> None:
+    """Bodies that end just as their time does."""
+    struck = 0
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for attempt in range(300):
+            try:
+                with time_limit(0.001):
+                    busy(300 * attempt)
+            except TimeoutError:
+                struck += 1
+            busy(2_000)  # whatever was thrown and not taken back would arrive here
+    finally:
+        sys.setswitchinterval(interval)
+    assert 0 < struck < 300
+    assert not any(isinstance(one, threading.Timer) for one in threading.enumerate())

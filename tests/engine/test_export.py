@@ -1,0 +1,447 @@
+"""Exports: what is re-opened is what was in memory, or nothing was written."""
+
+import itertools
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from engine.datasets import digits
+from engine.edits import Edit, PruneChannels, PruneWeights, Quantize
+from engine.errors import EngineError, ExportFailed, ModelUnreadable
+from engine.export import checkpoint, program, verify
+from engine.job import Cancelled, Job
+from engine.layers import LayerId
+from engine.lazy import resolve
+from engine.metrics import ACCURACY
+from engine.session import ModelSession, open_model
+from engine.sources import description
+from engine.sources.architectures import Architecture, build
+from engine.sources.description import describe, read_description, rebuild
+
+STEM, SUM, HEAD = map(LayerId, ("stem.conv", "stage1.block0.conv2", "head.fc"))
+EDITS: dict[str, Edit] = {
+    "channels": PruneChannels((SUM, LayerId("stage2.pointwise.conv")), 0.3),
+    "weights": PruneWeights((STEM, LayerId("stage1.block0.conv1")), 0.5),
+    "integers": Quantize((STEM, LayerId("stage2.depthwise.conv"), HEAD), calibration_samples=32),
+}
+COMBINATIONS = [
+    combination
+    for size in range(len(EDITS) + 1)
+    for combination in itertools.permutations(EDITS, size)
+    # Zeroing weights that are integers is refused.
+    if not ("integers" in combination and "weights" in combination)
+    or combination.index("weights") < combination.index("integers")
+]
+
+
+@pytest.fixture
+def _children_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a child would do is done here, in a hundredth of the time."""
+
+    def run(function: str, payload: Any, job: Job) -> Any:
+        job.check()
+        return resolve(function)(json.loads(json.dumps(payload)))
+
+    monkeypatch.setattr(verify, "run_in_child", run)
+    monkeypatch.setattr(program, "run_in_child", run)
+
+
+in_process = pytest.mark.usefixtures("_children_in_this_process")
+
+
+def edited(session: ModelSession, edits: tuple[str, ...]) -> ModelSession:
+    for name in edits:
+        session.apply(EDITS[name], Job())
+    return session
+
+
+def described(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["secateur"])
+
+
+@torch.inference_mode()
+def outputs(session: ModelSession) -> Tensor:
+    return session._subject(session._cursor).model(digits().validation.images[:100])
+
+
+# Checkpoints
+
+
+@in_process
+@pytest.mark.parametrize("edits", COMBINATIONS, ids="-".join)
+def test_a_reopened_checkpoint_is_the_model_that_was_exported(
+    demo: ModelSession, job: Job, tmp_path: Path, edits: tuple[str, ...]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    report = edited(demo, edits).export(str(path), "checkpoint", job)
+    assert report.files == (str(path),)
+    assert report.bytes == path.stat().st_size
+    assert report.largest_error == 0.0
+    assert report.largest_output > 0.1
+
+    again = open_model(str(path), job)
+    assert torch.equal(outputs(again), outputs(demo))
+    assert again.fingerprint() == demo.fingerprint()
+    assert again.snapshot.current.tree == demo.snapshot.current.tree
+    assert again.snapshot.model.trained
+    assert again.snapshot.model.input_shape == (1, 1, 8, 8)
+    tables = [session.snapshot.current.table for session in (again, demo)]
+    for key in tables[1]:
+        assert tables[0][key] == tables[1][key]
+    accuracies = [
+        session.evaluate(job).snapshot.current.table[ACCURACY.key].total
+        for session in (again, demo)
+    ]
+    assert accuracies[0] == accuracies[1]
+
+
+@in_process
+def test_a_reopened_checkpoint_can_be_edited_and_exported_again(
+    demo: ModelSession, job: Job, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    edited(demo, ("channels", "integers")).export(str(first), "checkpoint", job)
+    more = PruneChannels((LayerId("stage1.block0.conv1"),), 0.5)
+    again = open_model(str(first), job)
+    again.apply(more, job)
+    again.export(str(second), "checkpoint", job)
+    demo.apply(more, job)
+    assert open_model(str(second), job).fingerprint() == demo.fingerprint()
+
+
+@in_process
+def test_the_description_lists_what_differs_and_nothing_else(
+    demo: ModelSession, job: Job, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    demo.export(str(path), "checkpoint", job)
+    plain = {
+        "version": 1, "source": "demo", "input_shape": [1, 1, 8, 8], "trained": True,
+        "layers": {}, "parameters": {}, "tied": {},
+    }  # fmt: skip
+    assert described(path) == plain
+
+    demo.apply(PruneWeights((STEM,), 0.5), job)
+    demo.export(str(path), "checkpoint", job)
+    assert described(path) == plain  # zeros are in the weights
+
+    demo.apply(PruneChannels((LayerId("stage1.block0.conv1"),), 0.5), job)
+    demo.export(str(path), "checkpoint", job)
+    structures = {name: one["structure"] for name, one in described(path)["layers"].items()}
+    assert structures == {
+        "stage1.block0.conv1": {"out_channels": 32},
+        "stage1.block0.bn1": {"num_features": 32},
+        "stage1.block0.conv2": {"in_channels": 32},
+    }
+
+    demo.apply(Quantize((HEAD, STEM)), job)
+    demo.export(str(path), "checkpoint", job)
+    layers = described(path)["layers"]
+    assert set(layers) == {*structures, "head.fc", "stem.conv", "stem.bn"}
+    assert layers["stem.bn"]["folded_into"] == "stem.conv"
+    assert layers["stem.conv"]["bias"] is True
+    assert layers["head.fc"]["structure"] == {}
+    assert -128 <= layers["head.fc"]["input_zero_point"] <= 127
+
+
+@in_process
+def test_integer_weights_are_stored_as_integers(
+    demo: ModelSession, job: Job, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    whole = demo.export(str(path), "checkpoint", job).bytes
+    layers = [one.id for one in demo.snapshot.current.tree if "quantize" in one.methods]
+    demo.apply(Quantize(tuple(layers)), job)
+    assert demo.export(str(path), "checkpoint", job).bytes < whole / 3
+    with safe_open(path, "pt") as file:
+        assert file.get_tensor("head.fc.weight").dtype is torch.int8
+        assert not [name for name in file.keys() if name.startswith("stem.bn")]  # noqa: SIM118
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "regnet_y_400mf", "swin_t", "convnext_tiny", "mobilenet_v3_small"]
+)
+def test_unedited_architectures_have_nothing_to_describe(name: str) -> None:
+    architecture = build(name, "meta")
+    found, tensors = describe(architecture.model, architecture.source, (1, 3, 224, 224), False)
+    assert (found.layers, found.parameters, found.tied) == ({}, {}, {})
+    assert list(tensors) == list(architecture.model.state_dict())
+
+
+class Tied(nn.Module):
+    """Two convolutions of one weight, one under two names, and a bare parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.again = self.conv
+        self.gain = nn.Parameter(torch.randn(1, 4, 1, 1))
+        self.first, self.second = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+        self.second.weight = self.first.weight
+        self.last = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x) * self.gain + self.again(-x)
+        return self.last(self.second(self.first(x).relu()))
+
+
+@pytest.fixture
+def tied(monkeypatch: pytest.MonkeyPatch, session_of: Callable[..., ModelSession]) -> ModelSession:
+    def make(source: str, device: str = "cpu") -> Architecture:
+        with torch.random.fork_rng(), torch.device(device):
+            return Architecture(source, Tied().eval(), (1, 1, 8, 8))
+
+    monkeypatch.setattr(description, "build", make)
+    return session_of(Tied(), 1, 1, 8, 8)
+
+
+@in_process
+def test_tied_weights_are_stored_once_and_stay_tied(
+    tied: ModelSession, job: Job, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    tied.export(str(path), "checkpoint", job)
+    found = described(path)
+    assert found["tied"] == {
+        "again.weight": "conv.weight", "again.bias": "conv.bias", "second.weight": "first.weight",
+    }  # fmt: skip
+    assert found["layers"] == {}
+    again = open_model(str(path), job)
+    model = again._subject(0).model
+    assert model.second.weight is model.first.weight
+    assert model.again is model.conv
+    assert again.fingerprint() == tied.fingerprint()
+    assert again.snapshot.current.tree == tied.snapshot.current.tree
+
+
+@in_process
+def test_what_an_edit_unties_is_stored_apart(tied: ModelSession, job: Job, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    tied.apply(PruneWeights((LayerId("first"),), 0.5), job)
+    tied.export(str(path), "checkpoint", job)
+    assert "second.weight" not in described(path)["tied"]
+    again = open_model(str(path), job)
+    assert again.fingerprint() == tied.fingerprint()
+    model = again._subject(0).model
+    assert int((model.first.weight == 0).sum()) == 72
+    assert int((model.second.weight == 0).sum()) == 0
+
+
+@in_process
+def test_bare_parameters_and_shared_layers_are_rebuilt_smaller(
+    tied: ModelSession, job: Job, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    tied.apply(PruneChannels((LayerId("conv"),), 0.5), job)
+    tied.apply(Quantize((LayerId("conv"), LayerId("last"))), job)
+    tied.export(str(path), "checkpoint", job)
+    assert described(path)["parameters"]["gain"] == [1, 2, 1, 1]
+    again = open_model(str(path), job)
+    assert again.fingerprint() == tied.fingerprint()
+    model = again._subject(0).model
+    assert model.again is model.conv
+
+
+def test_a_model_in_memory_round_trips_without_a_file() -> None:
+    architecture = build("demo")
+    found, tensors = describe(architecture.model, "demo", (1, 1, 8, 8), False)
+    model = rebuild(found, tensors)
+    assert not model.training
+    state = model.state_dict()
+    assert all(torch.equal(state[name], one) for name, one in tensors.items())
+    with pytest.raises(ModelUnreadable):
+        read_description({}, "tensors.safetensors")
+
+
+# What fails
+
+
+def altered(change: Callable[[dict[str, Tensor]], None]) -> Callable[..., bytes]:
+    """A writer that puts something else into the file than what is in memory."""
+    honest = checkpoint.checkpoint_bytes
+
+    def write(model: nn.Module, architecture: str, info: Any) -> bytes:
+        content = honest(model, architecture, info)
+        tensors = load(content)
+        change(tensors)
+        length = int.from_bytes(content[:8], "little")
+        return save(tensors, json.loads(content[8 : 8 + length])["__metadata__"])
+
+    return write
+
+
+DAMAGE: dict[str, Callable[[dict[str, Tensor]], None]] = {
+    "one weight": lambda tensors: tensors["stem.conv.weight"][0, 0, 0, 0].add_(0.5),
+    "not a number": lambda tensors: tensors["head.fc.bias"][3].fill_(float("nan")),
+    "a statistic": lambda tensors: tensors["stage1.block1.bn2.running_mean"].add_(0.1),
+}
+
+
+@in_process
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_file_that_computes_something_else_is_not_kept(
+    demo: ModelSession,
+    job: Job,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: str,
+) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"what was there before")
+    monkeypatch.setattr(checkpoint, "checkpoint_bytes", altered(DAMAGE[damage]))
+    with pytest.raises(ExportFailed, match="differs by"):
+        demo.export(str(path), "checkpoint", job)
+    assert path.read_bytes() == b"what was there before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@in_process
+def test_a_file_cut_short_is_not_kept(
+    demo: ModelSession, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = checkpoint.checkpoint_bytes
+    monkeypatch.setattr(checkpoint, "checkpoint_bytes", lambda *one: honest(*one)[:-100])
+    with pytest.raises(EngineError):
+        demo.export(str(tmp_path / "model.safetensors"), "checkpoint", job)
+    assert list(tmp_path.iterdir()) == []
+
+
+@in_process
+@pytest.mark.parametrize("target", ["missing/model.safetensors", "folder", "file/model"])
+def test_targets_that_cannot_be_written_are_refused(
+    demo: ModelSession, job: Job, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"old")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ExportFailed, match="could not be written"):
+        demo.export(str(tmp_path / target), "checkpoint", job)
+    assert sorted(tmp_path.iterdir()) == before
+    assert list((tmp_path / "folder").iterdir()) == []
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+class StopAt(Job):
+    """A job that the user cancels just before its n-th check."""
+
+    def __init__(self, checks: int) -> None:
+        super().__init__()
+        self.left = checks
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left <= 0:
+            self.cancel()
+        super().check()
+
+
+@in_process
+def test_an_export_cancelled_at_any_point_leaves_the_old_file(
+    demo: ModelSession, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"old")
+    before = demo.snapshot
+    for checks in itertools.count(1):
+        try:
+            demo.export(str(path), "checkpoint", StopAt(checks))
+            break
+        except Cancelled:
+            assert path.read_bytes() == b"old"
+            assert list(tmp_path.iterdir()) == [path]
+            assert demo.snapshot == before
+    assert checks > 2
+    assert open_model(str(path), Job()).fingerprint() == demo.fingerprint()
+
+
+# In children, as users have it
+
+
+def test_a_checkpoint_is_reopened_by_a_process_of_its_own(
+    demo: ModelSession, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.safetensors"
+    monkeypatch.setattr(checkpoint, "reopen", None)  # here nobody can re-open it
+    report = edited(demo, ("channels", "integers")).export(str(path), "checkpoint", job)
+    assert report.largest_error <= 1e-6 * report.largest_output
+    assert open_model(str(path), job).fingerprint() == demo.fingerprint()
+
+
+def test_a_child_at_work_is_stopped_by_a_cancel(demo: ModelSession, tmp_path: Path) -> None:
+    # Two checks begin the stages; the third is made while the child starts.
+    job = StopAt(3)
+    with pytest.raises(Cancelled):
+        demo.export(str(tmp_path / "model.safetensors"), "checkpoint", job)
+    assert job.text == "Re-opening the file and comparing"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edits", [(), ("channels",), ("channels", "weights", "integers")])
+def test_an_exported_program_computes_the_same_for_any_batch(
+    demo: ModelSession, job: Job, tmp_path: Path, edits: tuple[str, ...]
+) -> None:
+    path = tmp_path / "model.pt2"
+    report = edited(demo, edits).export(str(path), "program", job)
+    assert report.largest_error <= 1e-4 * report.largest_output
+    assert report.bytes == path.stat().st_size
+    reopened = torch.export.load(path).module()
+    with torch.inference_mode():
+        got = reopened(digits().validation.images[:100])
+    wanted = outputs(demo)
+    assert (got - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+@pytest.mark.slow
+@in_process
+def test_programs_hold_the_explicit_operators(demo: ModelSession, job: Job, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    edited(demo, ("integers",)).export(str(path), "program", job)
+    exported = torch.export.load(path)
+    names = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+    assert sum("quantize_per_tensor.default" in name for name in names) == 2 * 3
+    assert sum("dequantize_per_channel" in name for name in names) == 3
+    weights = [one for name, one in exported.state_dict.items() if name.endswith("fc.weight")]
+    assert [one.dtype for one in weights] == [torch.int8]
+
+
+@in_process
+def test_a_program_that_differs_is_not_kept(
+    demo: ModelSession, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child answers with a program of other weights."""
+
+    def make(payload: dict[str, str]) -> bool:
+        other = nn.Sequential(OrderedDict(flatten=nn.Flatten(), fc=nn.Linear(64, 10)))
+        torch.export.save(
+            torch.export.export(other, (torch.zeros(1, 1, 8, 8),)), payload["program"]
+        )
+        return True
+
+    monkeypatch.setattr(program, "make", make)
+    with pytest.raises(ExportFailed, match="differs by"):
+        demo.export(str(tmp_path / "model.pt2"), "program", job)
+    assert list(tmp_path.iterdir()) == []
+
+
+@in_process
+def test_models_that_torch_cannot_export_are_refused_in_words(
+    demo: ModelSession, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("graph break\nand more")
+
+    monkeypatch.setattr(torch.export, "export", fail)
+    with pytest.raises(ExportFailed, match=r"cannot export this model: graph break$") as caught:
+        demo.export(str(tmp_path / "model.pt2"), "program", job)
+    assert "checkpoint" in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,447 @@
+"""Opening models: by name, by path, and everything a path may turn out to be."""
+
+import contextlib
+import json
+import os
+import pickle
+import struct
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+from torch import Tensor
+
+from engine.edits import PruneChannels, Quantize
+from engine.errors import EngineError, ForwardFailed, ModelNotFound, ModelUnreadable
+from engine.job import Job
+from engine.layers import LayerId
+from engine.session import ModelSession, open_model
+from engine.sources.architectures import build
+from engine.sources.description import KEY, describe, to_metadata
+from engine.sources.opening import open_source
+
+# -- by name
+
+
+def test_the_demo_is_trained_and_brings_its_data() -> None:
+    opened = open_source("demo")
+    assert opened.info.trained
+    assert (opened.info.source, opened.data, opened.architecture) == ("demo", "digits", "demo")
+    assert opened.info.input_shape == (1, 1, 8, 8)
+    assert [tuple(one.shape) for one in opened.inputs] == [(1, 1, 8, 8)]
+    assert not opened.model.training
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("squeezenet1_1", 224),
+        ("mobilenet_v3_small", 224),
+        ("resnet50", 224),
+        ("efficientnet_b3", 300),
+        ("inception_v3", 299),
+        ("vit_b_16", 224),
+        ("lraspp_mobilenet_v3_large", 520),
+    ],
+)
+def test_torchvision_models_take_their_published_input(name: str, size: int) -> None:
+    opened = open_source(name)
+    assert (opened.info.name, opened.info.source) == (name, f"torchvision:{name}")
+    assert opened.info.input_shape == (1, 3, size, size)
+    assert not opened.info.trained
+    assert not opened.data
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small"])
+def test_parameters_are_as_many_as_torchvision_publishes(name: str) -> None:
+    from torchvision import models
+
+    published = models.get_model_weights(name).DEFAULT.meta["num_params"]
+    assert sum(one.numel() for one in open_source(name).model.parameters()) == published
+
+
+def test_random_weights_are_the_same_every_time_and_leave_the_random_state_alone() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = open_source("squeezenet1_1").model.state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    second = open_source("torchvision:squeezenet1_1").model.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_structure_without_weights_takes_no_memory_even_where_torch_needs_values() -> None:
+    """RegNets read their widths from tensors while they are built."""
+    for name in ("squeezenet1_1", "regnet_y_400mf"):
+        model = build(name, "meta").model
+        assert {one.device.type for one in model.state_dict().values()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    "name", ["fasterrcnn_resnet50_fpn", "ssdlite320_mobilenet_v3_large", "r3d_18", "raft_small"]
+)
+def test_models_that_take_no_single_image_are_refused_in_words(name: str) -> None:
+    with pytest.raises(ModelUnreadable, match=f"{name} takes no single image of fixed size") as it:
+        open_source(name)
+    assert "classification or segmentation" in it.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("resnet51", "resnet50"),
+        ("ResNet50", "resnet50"),
+        ("resnet-50", "resnet50"),
+        ("mobilnet_v2", "mobilenet_v2"),
+        ("dmeo", "demo"),
+        ("torchvision:vgg17", "vgg16"),
+        ("qwertzuiop", None),
+        ("", None),
+        (" ", None),
+        ("x" * 10_000, None),
+        ("nul\0", None),
+        ("torchvision:", None),
+    ],
+)
+def test_unknown_names_are_answered_with_near_ones(name: str, near: str | None) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        open_source(name)
+    message = str(caught.value)
+    assert f"“{name.removeprefix('torchvision:')}”" in message
+    assert ("Did you mean" in message) == (near is not None)
+    assert near is None or near in message
+
+
+# -- by path
+
+
+@pytest.fixture(scope="module")
+def parts() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and description of a whole checkpoint; each test alters its own copy."""
+    description, tensors = describe(build("demo").model, "demo", (1, 1, 8, 8), trained=True)
+    return tensors, json.loads(to_metadata(description)[KEY])
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, parts: tuple[dict[str, Tensor], dict[str, Any]]) -> Any:
+    """Write a checkpoint, whole but for what is given."""
+
+    def write(tensors: Any = None, text: str | None = None, **changes: Any) -> Path:
+        stored, description = dict(parts[0]), {**parts[1], **changes}
+        stored.update(tensors or {})
+        stored = {name: one for name, one in stored.items() if one is not None}
+        path = tmp_path / "model.safetensors"
+        content = json.dumps(description) if text is None else text
+        path.write_bytes(save(stored, {KEY: content}))
+        return path
+
+    return write
+
+
+def refused(path: Path | str, kind: type[EngineError] = ModelUnreadable) -> str:
+    with pytest.raises(EngineError) as caught:
+        open_source(str(path))
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_whole_checkpoint_opens_with_every_bit(checkpoint: Any, parts: Any) -> None:
+    opened = open_source(str(checkpoint()))
+    assert opened.info.name == "model"
+    assert opened.info.trained
+    assert opened.data == "digits"
+    state = opened.model.state_dict()
+    assert state.keys() == parts[0].keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in parts[0].items())
+
+
+def test_edited_models_come_back_with_every_bit(
+    demo: ModelSession, job: Job, tmp_path: Path
+) -> None:
+    demo.apply(PruneChannels((LayerId("stage1.block0.conv2"),), 0.3), job)
+    demo.apply(Quantize((LayerId("stem.conv"), LayerId("head.fc")), 8, 8, 32), job)
+    path = tmp_path / "edited.safetensors"
+    demo.export(str(path), "checkpoint", job)
+    assert open_model(str(path), job).fingerprint() == demo.fingerprint()
+
+
+def test_models_of_torchvision_come_back_with_every_bit(job: Job, tmp_path: Path) -> None:
+    session = open_model("squeezenet1_1", job)
+    session.apply(PruneChannels((LayerId("features.3.squeeze"),), 0.25), job)
+    path = tmp_path / "edited.safetensors"
+    session.export(str(path), "checkpoint", job)
+    opened = open_model(str(path), job)
+    assert opened.fingerprint() == session.fingerprint()
+    assert not opened.snapshot.model.trained
+
+
+@pytest.mark.parametrize("padding", range(0, 300, 7))
+def test_a_header_of_any_length_is_taken_for_a_header(
+    checkpoint: Any, parts: Any, padding: int
+) -> None:
+    """Every 32nd length begins with the byte that a pickle begins with."""
+    open_source(str(checkpoint(text=json.dumps(parts[1]) + " " * padding)))
+
+
+def test_paths_without_a_file(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.safetensors"
+    assert refused(missing, ModelNotFound) == f"There is no file {missing}."
+    assert refused("weights.pth", ModelNotFound) == "There is no file weights.pth."
+    assert refused("some/where", ModelNotFound) == "There is no file some/where."
+    assert "There is no file" in refused(tmp_path / ("x" * 10_000), ModelNotFound)
+
+
+class Bomb:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, sign: Path) -> None:
+        self.sign = sign
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.sign),)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ""])
+def test_nothing_in_a_pickle_is_executed(tmp_path: Path, protocol: int, suffix: str) -> None:
+    path, sign = tmp_path / f"model{suffix}", tmp_path / "executed"
+    path.write_bytes(pickle.dumps(Bomb(sign), protocol))
+    message = refused(path)
+    assert "a pickle" in message or protocol < 2
+    assert not sign.exists()
+    pickle.loads(path.read_bytes())
+    assert sign.exists(), "the bomb works"
+
+
+def test_nothing_in_a_torch_archive_is_executed(tmp_path: Path) -> None:
+    path, sign = tmp_path / "model.pt", tmp_path / "executed"
+    torch.save(Bomb(sign), path)
+    assert "a PyTorch or ZIP archive" in refused(path)
+    assert not sign.exists()
+
+
+def test_archives_are_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.safetensors", "w") as archive:
+        archive.writestr("weights", "none")
+    assert "a PyTorch or ZIP archive" in refused(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer"),
+        (b"\0" * 100, "not that of a safetensors file"),
+        (b"{}", "not that of a safetensors file"),
+        (b"\x02\0\0\0\0\0\0\0{}", "tensors only"),
+        (b"\x03\0\0\0\0\0\0\0{} ", "tensors only"),
+        (b"\x02\0\0\0\0\0\0\0[]", "not that of a safetensors file"),
+        (b"\x02\0\0\0\0\0\0\0{", "cut short"),
+        (b"\xff" * 8 + b"{}", "cut short"),
+        (struct.pack("<Q", 1 << 62) + b"{}", "cut short"),
+        (struct.pack("<Q", 200_000) + b'{"a":' * 40_000, "damaged or cut short"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes, cause: str) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    message = refused(path)
+    assert message.startswith("model.safetensors")
+    assert cause in message
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.safetensors")
+    assert "not a regular file" in refused(tmp_path / "fifo.safetensors")
+    assert "not a regular file" in refused("/dev/zero")
+    assert "a folder" in refused(tmp_path)
+    assert refused("/") == "/ cannot be opened: it is a folder."
+    for link in ("loop", "dangling.safetensors"):
+        (tmp_path / link).symlink_to("loop")
+        assert f"{link} cannot be opened: it is a link that leads nowhere" in refused(
+            tmp_path / link
+        )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="one of Linux's odd files")
+def test_a_file_that_gives_an_error_when_read() -> None:
+    assert "mem cannot be opened: Input/output error" in refused("/proc/self/mem")
+
+
+def test_every_way_of_cutting_it_short_is_noticed(checkpoint: Any, tmp_path: Path) -> None:
+    whole = checkpoint().read_bytes()
+    path = tmp_path / "cut.safetensors"
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for size in (0, 1, 7, 8, 9, 100, header - 1, header, header + 1, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert refused(path).startswith("cut.safetensors")
+
+
+@pytest.fixture(scope="module")
+def flipped(
+    parts: tuple[dict[str, Tensor], dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[bytes, Path]:
+    """A whole checkpoint, and a path for damaged ones."""
+    whole = save(parts[0], {KEY: json.dumps(parts[1])})
+    return whole, tmp_path_factory.mktemp("flipped") / "flipped.safetensors"
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_one_flipped_bit_in_the_header_gives_the_model_or_one_error(
+    flipped: tuple[bytes, Path], data: st.DataObject
+) -> None:
+    """No bit of the header makes anything else happen than opening or refusing in words."""
+    damaged = bytearray(flipped[0])
+    header = 8 + int.from_bytes(damaged[:8], "little")
+    at = data.draw(st.integers(0, header - 1) | st.integers(0, 16))
+    damaged[at] ^= 1 << data.draw(st.integers(0, 7))
+    flipped[1].write_bytes(damaged)
+    with contextlib.suppress(EngineError):
+        open_model(str(flipped[1]), Job())
+
+
+def test_tensors_without_our_description(tmp_path: Path, parts: Any) -> None:
+    path = tmp_path / "plain.safetensors"
+    path.write_bytes(save(parts[0]))
+    assert "tensors only, without the architecture" in refused(path)
+    path.write_bytes(save(parts[0], {"format": "pt"}))
+    assert "tensors only, without the architecture" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("", "Invalid JSON"),
+        ("{", "Invalid JSON"),
+        ("[" * 100_000, "Invalid JSON"),
+        ("[]", "should be an object"),
+        ("{}", "version: Field required"),
+        ('{"version": 1}', "source: Field required"),
+        ('{"version": "1"}', "version"),
+        ('{"version": NaN}', "version"),
+        ('{"version": 2, "unheard": "of"}', "another version of Secateur (format 2)"),
+    ],
+)
+def test_descriptions_that_are_none(checkpoint: Any, text: str, cause: str) -> None:
+    message = refused(checkpoint(text=text))
+    assert message.startswith("model.safetensors")
+    assert cause in message
+
+
+def conv(**structure: Any) -> dict[str, Any]:
+    return {"layers": {"stem.conv": {"structure": structure}}}
+
+
+def grid(**changes: Any) -> dict[str, Any]:
+    whole = {"input_scale": 0.1, "input_zero_point": 0, "bias": True}
+    return {"layers": {"head.fc": {**whole, **changes}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"version": 7}, "another version"),
+        ({"unheard": "of"}, "unheard"),
+        ({"source": "demo2"}, "“demo2”"),
+        ({"source": "/etc/passwd"}, "“/etc/passwd”"),
+        ({"source": "fasterrcnn_resnet50_fpn"}, "fasterrcnn_resnet50_fpn"),
+        ({"source": "squeezenet1_1"}, "features.0.weight is missing"),
+        ({"source": 3}, "source"),
+        ({"trained": "yes"}, "trained"),
+        ({"input_shape": []}, "input_shape"),
+        ({"input_shape": [1, -1, 8, 8]}, "input_shape.1"),
+        ({"input_shape": [0, 1, 8, 8]}, "input_shape.0"),
+        ({"input_shape": [1, 1, 10**6, 10**6]}, "1×1×1000000×1000000"),
+        ({"input_shape": [10**30]}, "too large"),
+        ({"layers": {"nowhere": {"structure": {"out_channels": 3}}}}, "nowhere"),
+        ({"layers": {"stem.conv": {"unheard": "of"}}}, "layers.stem.conv.unheard"),
+        (conv(kernel_size=3), "stem.conv has no kernel_size"),
+        (conv(forward=3), "stem.conv has no forward"),
+        (conv(out_features=3), "out_features"),
+        (conv(out_channels=[32, 32]), "stem.conv has no out_channels of that kind"),
+        (conv(out_channels="32"), "out_channels"),
+        (conv(out_channels=31), "stem.conv.weight has shape (32, 1, 3, 3), not (31, 1, 3, 3)"),
+        (conv(out_channels=-3), "out_channels"),
+        (conv(groups=0), "groups"),
+        (conv(in_channels=10**12), "not (32, 1000000000000, 3, 3)"),
+        (conv(in_channels=10**9, out_channels=10**10), "overflow"),
+        (conv(in_channels=10**30), "do not fit"),
+        ({"layers": {"stem.bn": {"structure": {"num_features": 10**12}}}}, "stem.bn.weight"),
+        ({"parameters": {"stem.conv.weight": [10**6, 10**6]}}, "stem.conv.weight"),
+        ({"parameters": {"stem.conv.nothing": [1]}}, "nothing"),
+        ({"parameters": {"stem.conv.forward": [1]}}, "forward"),
+        ({"parameters": {"training": [1]}}, "training"),
+        ({"parameters": {"stem": [1]}}, "stem"),
+        ({"tied": {"head.fc.weight": "nowhere"}}, "head.fc.weight is tied to nowhere"),
+        ({"tied": {"head.fc.weight": "head.fc.bias"}}, "head.fc.weight has shape (10,)"),
+        ({"tied": {"nowhere": "head.fc.bias"}}, "nowhere belongs to no layer"),
+        (grid(input_scale="nan"), "input_scale"),
+        (grid(input_scale=float("nan")), "input_scale"),
+        (grid(input_scale=float("inf")), "input_scale"),
+        (grid(input_scale=-1), "input_scale"),
+        (grid(input_zero_point=128), "input_zero_point"),
+        (grid(), "head.fc.weight holds torch.float32, not torch.int8"),
+        (grid(structure={"in_features": 10**12}), "not (10, 1000000000000)"),
+        (grid(structure={"out_features": 10**12}), "not (1000000000000,)"),
+        ({"layers": {"stem.conv": {"folded_into": "head.fc"}}}, "stem.conv cannot be folded"),
+        ({"layers": {"": {"folded_into": "head.fc"}}}, "the model cannot be folded"),
+        ({"layers": {"stem.bn": {"folded_into": "nowhere"}}}, "nowhere"),
+        ({"layers": {"stem.bn": {"folded_into": "stem.conv"}}}, "stem.bn.bias belongs to no layer"),
+        (
+            {"layers": {"stem.relu": {"input_scale": 0.1, "input_zero_point": 0}}},
+            "stem.relu (ReLU) cannot hold integer weights",
+        ),
+    ],
+)
+def test_descriptions_that_do_not_fit_are_refused_by_name(
+    checkpoint: Any, changes: dict[str, Any], cause: str
+) -> None:
+    assert cause in refused(checkpoint(**changes))
+
+
+def test_sizes_that_a_file_only_claims_cost_no_memory(checkpoint: Any) -> None:
+    """No tensor made while refusing has more elements than the file has bytes."""
+    path = checkpoint(**conv(in_channels=10**6))
+    made = []
+
+    class Watching(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor) and out.device.type != "meta":
+                made.append(out.numel())
+            return out
+
+    with Watching():
+        refused(path)
+    assert 0 < max(made) <= path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("tensors", "cause"),
+    [
+        ({"head.fc.bias": None}, "head.fc.bias is missing"),
+        ({"extra": torch.zeros(2)}, "extra belongs to no layer"),
+        ({"head.fc.bias": torch.zeros(11)}, "head.fc.bias has shape (11,), not (10,)"),
+        ({"head.fc.bias": torch.zeros(10, dtype=torch.int32)}, "head.fc.bias holds torch.int32"),
+        ({"head.fc.bias": torch.zeros(10, dtype=torch.half)}, "head.fc.bias holds torch.float16"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_by_name(
+    checkpoint: Any, tensors: dict[str, Any], cause: str
+) -> None:
+    assert cause in refused(checkpoint(tensors))
+
+
+def test_a_model_that_does_not_run_on_its_described_input(checkpoint: Any, job: Job) -> None:
+    path = checkpoint(input_shape=[1, 3, 8, 8])
+    with pytest.raises(ForwardFailed, match=r"stem\.conv on an input of 1×3×8×8"):
+        open_model(str(path), job)
