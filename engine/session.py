@@ -379,11 +379,13 @@ class ModelSession:
     def _check_layers(self, edit: Edit, subject: Subject) -> None:
         if not edit.layers:
             raise EditRefused("No layer is selected.", "Select at least one layer.")
+        seen: set[LayerId] = set()
         for layer in edit.layers:
             if layer not in subject.tree:
                 raise EditRefused(f"The model has no layer “{layer}”.")
-            if edit.layers.count(layer) > 1:
+            if layer in seen:
                 raise EditRefused(f"The layer {layer} is named twice.", "Name each layer once.")
+            seen.add(layer)
 
     def _counted(self, subject: Subject) -> MeasurementTable:
         """What is counted or modelled from the trace alone."""

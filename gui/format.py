@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 
 from engine import (
     ROOT,
@@ -26,8 +27,8 @@ _PREFIXES = ("a", "f", "p", "n", "µ", "m", "", "k", "M", "G", "T", "P", "E")
 _ONES = _PREFIXES.index("")
 _COUNTED = {"1", "MAC", "B"}  # no milli-bytes: whole numbers below a thousand stay whole
 _BARE = {"1", "MAC"}  # the title says what is counted
-_FACTORS = {prefix: 10.0 ** (3 * (place - _ONES)) for place, prefix in enumerate(_PREFIXES)}
-_FACTORS |= {"u": 1e-6, "μ": 1e-6, "K": 1e3}  # what keyboards give for µ and k
+_POWERS = {prefix: 3 * (place - _ONES) for place, prefix in enumerate(_PREFIXES)}
+_POWERS |= {"u": -6, "μ": -6, "K": 3}  # what keyboards give for µ and k
 _NUMBER = re.compile(r"\s*([-+−]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S*)\s*")
 
 Translate = Callable[[str], str]
@@ -222,13 +223,14 @@ def parse(text: str, unit: str) -> float:
     found = _NUMBER.fullmatch(text)
     if not found:
         raise ValueError(f"“{text.strip()}” is not a number")
-    number, suffix = float(found[1].replace("−", "-")), found[2]
+    # Decimal, so that 50 µJ is 5e-05 to the last digit.
+    number, suffix = Decimal(found[1].replace("−", "-")), found[2]
     if suffix == "%" and unit == "1":
-        return number / 100
+        return float(number / 100)
     for symbol in ("",) if unit == "1" else (unit, ""):
         prefix = suffix[: len(suffix) - len(symbol)]
-        if suffix.lower().endswith(symbol.lower()) and prefix in _FACTORS:
-            return number * _FACTORS[prefix]
+        if suffix.lower().endswith(symbol.lower()) and prefix in _POWERS:
+            return float(number.scaleb(_POWERS[prefix]))
     wanted = "a plain number" if unit in _BARE else f"a value in {unit}"
     raise ValueError(f"“{suffix}” is no unit here; give {wanted}")
 

@@ -20,6 +20,8 @@ LEAST_SECONDS = 0.2
 """Fast models run more often, until so much time has been measured."""
 MOST_RUNS = 200
 
+_STEPS = 100  # of progress, for the whole and for the layers
+
 
 def measure_latency(model: nn.Module, inputs: tuple[Tensor, ...], job: Job) -> Series:
     """Median latency in seconds, with the middle half of the runs as the spread.
@@ -32,7 +34,7 @@ def measure_latency(model: nn.Module, inputs: tuple[Tensor, ...], job: Job) -> S
     """
     copy = share_for_running(model)
     with torch.inference_mode():
-        job.begin("Measuring latency", 2 * RUNS)
+        job.begin("Measuring latency", 2 * _STEPS)
         whole = _repeat(lambda: _timed(copy, inputs), job)
         clock = _Clock(copy)
         runs = _repeat(lambda: clock.run(copy, inputs), job)
@@ -60,16 +62,20 @@ def measure_latency(model: nn.Module, inputs: tuple[Tensor, ...], job: Job) -> S
 
 
 def _repeat(run: Callable[[], Any], job: Job) -> list[Any]:
+    """Results of as many runs as the constants above ask for, as one step of the job."""
     for _ in range(WARM_UP_RUNS):
         run()
         job.check()
     results: list[Any] = []
-    started = perf_counter()
+    started, before = perf_counter(), job.done
     while len(results) < RUNS or (
         perf_counter() - started < LEAST_SECONDS and len(results) < MOST_RUNS
     ):
         results.append(run())
-        job.advance(1 if len(results) <= RUNS else 0)
+        job.check()
+        spent = max((perf_counter() - started) / LEAST_SECONDS, len(results) / MOST_RUNS)
+        job.done = before + int(_STEPS * min(1.0, len(results) / RUNS, spent))
+    job.done = before + _STEPS
     return results
 
 
