@@ -73,7 +73,8 @@ def _repeat(run: Callable[[], Any], job: Job) -> list[Any]:
     ):
         results.append(run())
         job.check()
-        spent = max((perf_counter() - started) / LEAST_SECONDS, len(results) / MOST_RUNS)
+        elapsed = perf_counter() - started
+        spent = max(elapsed / max(LEAST_SECONDS, 1e-9), len(results) / MOST_RUNS)
         job.done = before + int(_STEPS * min(1.0, len(results) / RUNS, spent))
     job.done = before + _STEPS
     return results

@@ -2,6 +2,7 @@
 
 import ctypes
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,7 +59,9 @@ class ChannelGroups:
         self._parameters = {id(one): name for name, one in self._copy.named_parameters()}
         self._graph = torch_pruning.DependencyGraph()
         try:
-            with time_limit(ANALYSIS_SECONDS), torch.enable_grad(), self._mode:
+            # It warns of deep graphs; whether it understood them is for the law to tell.
+            quiet = warnings.catch_warnings(action="ignore")
+            with quiet, time_limit(ANALYSIS_SECONDS), torch.enable_grad(), self._mode:
                 self._graph.build_dependency(
                     self._copy, tuple(fake(tensor) for tensor in inputs), verbose=False
                 )

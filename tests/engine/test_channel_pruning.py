@@ -566,6 +566,20 @@ def test_a_network_that_shuffles_channels_is_refused_in_time(
     assert caught.value.remedy
 
 
+@pytest.mark.slow
+def test_a_network_of_windowed_attention_is_pruned_where_it_can_be() -> None:
+    architecture = build("swin_t")
+    subject = look_at(architecture.model, sample_inputs([architecture.input_shape]))
+    applied = decided(subject, "features.1.0.mlp.0", ratio=0.5)
+    assert set(removed(applied.decision)) == {
+        ("features.1.0.mlp.0", "out"),
+        ("features.1.0.mlp.3", "in"),
+    }
+    before = sum(subject.trace.operators.macs().values())
+    after = sum(carried_out(applied, subject).trace.operators.macs().values())
+    assert before - after == 56 * 56 * 2 * 96 * 192  # half of two layers of 96 × 384
+
+
 def mirrored(members: tuple[Member, ...]) -> tuple[Member, ...]:
     """The readers' channels in the wrong order."""
     return tuple(

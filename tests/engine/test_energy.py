@@ -126,22 +126,27 @@ def test_a_result_goes_to_dram_even_if_a_layer_reads_it_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "fetched"),
+    ("batch", "inputs", "outputs", "fetched"),
     [
         # Half the buffer holds 16 words.
-        (10, 10, 10 + 100),  # the input stays: all once
+        (1, 10, 10, 10 + 100),  # the input stays: all once
         # Input in 3 parts, result in 2: weights once while the input is fetched for each of the
         # two parts of the result (1200 + 2 * 40) beats weights twice.
-        (40, 30, 1200 + 2 * 40),
-        (16, 64, 16 + 1024),  # the input fits exactly: it stays
-        (17, 64, 1088 + 4 * 17),  # one word more and it does not; the result in 4 parts
+        (1, 40, 30, 1200 + 2 * 40),
+        (1, 16, 64, 16 + 1024),  # the input fits exactly: it stays
+        (1, 17, 64, 1088 + 4 * 17),  # one word more and it does not; the result in 4 parts
+        # Mostly inputs: 200 words in 13 parts, 60 weights in 4, 30 results in 2. Inputs once
+        # while the weights are fetched for each part of the result.
+        (10, 20, 3, 200 + 2 * 60),
     ],
 )
-def test_what_does_not_fit_is_fetched_again(inputs: int, outputs: int, fetched: int) -> None:
+def test_what_does_not_fit_is_fetched_again(
+    batch: int, inputs: int, outputs: int, fetched: int
+) -> None:
     hardware = replace(default_hardware(), global_buffer_bytes=64)
     model = nn.Sequential(nn.Linear(inputs, outputs, bias=False))
-    dram = parts(modelled(model, 1, inputs, hardware=hardware), "0")["DRAM"]
-    assert dram == pytest.approx(200 * (fetched + outputs) * MAC)
+    dram = parts(modelled(model, batch, inputs, hardware=hardware), "0")["DRAM"]
+    assert dram * batch == pytest.approx(200 * (fetched + batch * outputs) * MAC)
 
 
 def test_values_wider_than_the_word_are_held_in_it_and_narrower_ones_packed() -> None:

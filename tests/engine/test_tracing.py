@@ -120,15 +120,16 @@ def test_batched_matrix_products_belong_to_the_module_that_wrote_them() -> None:
     assert traced(Named(Gram()), 2, 3, 4).operators.macs() == {"layer": 2 * 3 * 3 * 4}
 
 
-def test_fused_attention_counts_both_products() -> None:
+@pytest.mark.parametrize("values", [4, 6])  # of the width that fused kernels take, and another
+def test_attention_counts_both_products(values: int) -> None:
     class Attention(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            query, key = x[..., :4], x[..., :4]
-            return nn.functional.scaled_dot_product_attention(query, key[..., :3, :], x[..., :3, :])
+            query, key, value = x[..., :4], x[..., :3, :4], x[..., :3, :values]
+            return nn.functional.scaled_dot_product_attention(query, key, value)
 
-    # 2 heads, 5 queries, 3 keys, width 4, values of width 6.
+    # 2 heads, 5 queries, 3 keys, width 4.
     found = traced(Named(Attention()), 1, 2, 5, 6)
-    assert found.operators.macs() == {"layer": 2 * 5 * 3 * (4 + 6)}
+    assert found.operators.macs() == {"layer": 2 * 5 * 3 * (4 + values)}
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
