@@ -1,9 +1,20 @@
 """Short ways to make the widgets that every panel needs."""
 
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
-from PySide6.QtCore import QObject, Qt
-from PySide6.QtWidgets import QBoxLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtCore import QModelIndex, QObject, QPersistentModelIndex, Qt
+from PySide6.QtGui import QPainter
+from PySide6.QtWidgets import (
+    QApplication,
+    QBoxLayout,
+    QHBoxLayout,
+    QLabel,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QVBoxLayout,
+    QWidget,
+)
 
 Named = TypeVar("Named", bound=QObject)
 
@@ -44,3 +55,19 @@ def _spaced(layout: Layout, spacing: int) -> Layout:
     layout.setSpacing(spacing)
     layout.setContentsMargins(0, 0, 0, 0)
     return layout
+
+
+def draw_empty_cell(
+    delegate: QStyledItemDelegate,
+    painter: QPainter,
+    option: QStyleOptionViewItem,
+    index: QModelIndex | QPersistentModelIndex,
+) -> Any:
+    """Draw a cell's background, selection and focus, and return its option with every field."""
+    cell = QStyleOptionViewItem(option)
+    delegate.initStyleOption(cell, index)
+    place = cast(Any, cell)  # the stubs leave out the option's fields
+    place.text = ""
+    style = place.widget.style() if place.widget else QApplication.style()
+    style.drawControl(QStyle.ControlElement.CE_ItemViewItem, cell, painter, place.widget)
+    return place

@@ -6,8 +6,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from engine.export.verify import answer, compare
-from engine.files import write_atomically
+from engine.export.verify import answer, write_verified
 from engine.job import Job
 from engine.sources.description import describe, to_metadata
 from engine.sources.opening import open_source
@@ -34,17 +33,8 @@ def export_checkpoint(
     """
     job.begin("Writing the checkpoint")
     content = checkpoint_bytes(model, architecture, info)
-    result = (0.0, 0.0)
-
-    def check(written: Path) -> None:
-        nonlocal result
-        job.begin("Re-opening the file and comparing")
-        result = compare(
-            "engine.export.checkpoint:reopen", written, model, info.input_shape, ALLOWED, job
-        )
-
-    write_atomically(path, content, check)
-    return ExportReport((str(path),), *result, bytes=len(content))
+    reader = "engine.export.checkpoint:reopen"
+    return write_verified(path, content, reader, model, info.input_shape, ALLOWED, job)
 
 
 def reopen(payload: dict[str, Any]) -> None:

@@ -12,8 +12,7 @@ import engine.integer_layers  # noqa: F401  (registers the operators that progra
 from engine.child import run_in_child
 from engine.errors import ExportFailed
 from engine.export.checkpoint import checkpoint_bytes
-from engine.export.verify import answer, compare
-from engine.files import write_atomically
+from engine.export.verify import answer, write_verified
 from engine.job import Job
 from engine.sources.opening import open_source
 from engine.state import ExportReport, ModelInfo
@@ -30,25 +29,20 @@ def export_program(
     Raises:
         ExportFailed: torch cannot export the model, or the program did not pass.
     """
-    with TemporaryDirectory() as folder:
-        weights, program = Path(folder) / "model.safetensors", Path(folder) / "model.pt2"
-        job.begin("Preparing the export")
-        weights.write_bytes(checkpoint_bytes(model, architecture, info))
-        job.begin("Exporting the program")
-        payload = {"weights": str(weights), "program": str(program)}
-        run_in_child("engine.export.program:make", payload, job)
-        content = program.read_bytes()
-    result = (0.0, 0.0)
-
-    def check(written: Path) -> None:
-        nonlocal result
-        job.begin("Re-opening the program and comparing")
-        result = compare(
-            "engine.export.program:reopen", written, model, info.input_shape, ALLOWED, job
-        )
-
-    write_atomically(path, content, check)
-    return ExportReport((str(path),), *result, bytes=len(content))
+    job.begin("Preparing the export")
+    weights = checkpoint_bytes(model, architecture, info)
+    job.begin("Exporting the program")
+    try:
+        with TemporaryDirectory() as folder:
+            checkpoint, program = Path(folder, "model.safetensors"), Path(folder, "model.pt2")
+            checkpoint.write_bytes(weights)
+            payload = {"weights": str(checkpoint), "program": str(program)}
+            run_in_child("engine.export.program:make", payload, job)
+            content = program.read_bytes()
+    except OSError as error:
+        raise ExportFailed(f"The temporary files could not be written: {error}.") from error
+    reader = "engine.export.program:reopen"
+    return write_verified(path, content, reader, model, info.input_shape, ALLOWED, job)
 
 
 def make(payload: dict[str, str]) -> bool:

@@ -11,8 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 from engine.child import run_in_child
 from engine.errors import ExportFailed
+from engine.files import write_atomically
 from engine.job import Job
 from engine.sharing import share_for_running
+from engine.state import ExportReport
 from engine.tracing import sample_inputs
 
 
@@ -29,7 +31,38 @@ def outputs_of(model: Any, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
     return {str(index): tensor.clone() for index, tensor in enumerate(tensors)}
 
 
-def compare(
+def write_verified(
+    path: Path,
+    content: bytes,
+    reader: str,
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    allowed: float,
+    job: Job,
+) -> ExportReport:
+    """Write ``content``, re-open it in a fresh process, compare, and only then give it its name.
+
+    Args:
+        reader: lazy name of a function that takes ``{"path", "input_shape", "outputs"}`` and
+            writes the re-opened model's outputs to the last.
+        model: the one in memory.
+        allowed: largest difference, as a share of the largest output.
+
+    Raises:
+        ExportFailed: it could not be written, or outputs differ by more, or in shape.
+    """
+    result = (0.0, 0.0)
+
+    def check(written: Path) -> None:
+        nonlocal result
+        job.begin("Re-opening the file and comparing")
+        result = _compare(reader, written, model, input_shape, allowed, job)
+
+    write_atomically(path, content, check)
+    return ExportReport((str(path),), *result, bytes=len(content))
+
+
+def _compare(
     reader: str,
     path: Path,
     model: nn.Module,
@@ -37,40 +70,28 @@ def compare(
     allowed: float,
     job: Job,
 ) -> tuple[float, float]:
-    """Open ``path`` in a fresh process, run the probe, compare with the model in memory.
-
-    Args:
-        reader: lazy name of a function that takes ``{"path", "input_shape", "outputs"}`` and
-            writes the re-opened model's outputs to the last.
-        allowed: largest difference, as a share of the largest output.
-
-    Returns:
-        Largest absolute difference and largest absolute output.
-
-    Raises:
-        ExportFailed: outputs differ by more, or in shape.
-    """
+    """Largest absolute difference of the re-opened outputs, and largest absolute output."""
     wanted = outputs_of(share_for_running(model, baked=False), probe(input_shape))
     with TemporaryDirectory() as folder:
         answers = Path(folder) / "outputs.safetensors"
         payload = {"path": str(path), "input_shape": input_shape, "outputs": str(answers)}
         run_in_child(reader, payload, job)
         got = load_file(answers)
-    largest = max((float(one.abs().max()) for one in wanted.values() if one.numel()), default=0.0)
-    if {name: one.shape for name, one in got.items()} != {
-        name: one.shape for name, one in wanted.items()
-    }:
+    shapes = [{name: one.shape for name, one in outputs.items()} for outputs in (got, wanted)]
+    if shapes[0] != shapes[1]:
         raise ExportFailed("The re-opened model puts out other shapes than the one in memory.")
-    error = max(
-        (float((got[name] - one).abs().max()) for name, one in wanted.items() if one.numel()),
-        default=0.0,
-    )
+    largest = max((_largest(one) for one in wanted.values()), default=0.0)
+    error = max((_largest(got[name] - one) for name, one in wanted.items()), default=0.0)
     if not error <= allowed * largest + 1e-12:
         raise ExportFailed(
             f"The re-opened model differs by {error:.3g} from the one in memory "
             f"(largest output {largest:.3g}); the file was not kept."
         )
     return error, largest
+
+
+def _largest(tensor: Tensor) -> float:
+    return float(tensor.abs().max()) if tensor.numel() else 0.0
 
 
 def answer(model: Any, payload: dict[str, Any]) -> None:

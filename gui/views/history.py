@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QSize, Qt, Slot
 from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPen
 from PySide6.QtWidgets import (
     QAbstractItemView,
-    QApplication,
     QListView,
-    QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
     QWidget,
@@ -20,6 +18,7 @@ from engine import Change, Part
 from gui import operations
 from gui.models.history_model import HistoryModel, HistoryRole
 from gui.theme import Theme, scaled
+from gui.widgets import draw_empty_cell
 
 if TYPE_CHECKING:
     from gui.document import Document
@@ -118,13 +117,8 @@ class _EntryDelegate(QStyledItemDelegate):
         option: QStyleOptionViewItem,
         index: QModelIndex | QPersistentModelIndex,
     ) -> None:
-        cell = QStyleOptionViewItem(option)
-        self.initStyleOption(cell, index)
-        place = cast(Any, cell)  # the stubs leave out the option's fields
-        rect, widget = QRect(place.rect), place.widget
-        place.text = ""
-        style = widget.style() if widget else QApplication.style()
-        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, cell, painter, widget)
+        place = draw_empty_cell(self, painter, option, index)
+        rect = QRect(place.rect)
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         self._draw_line(painter, rect, index)

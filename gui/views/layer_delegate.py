@@ -1,12 +1,8 @@
 """Draws the cells of the layer table: numbers over their heat, names with what edits did."""
 
-from typing import Any, cast
-
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QSize, Qt
 from PySide6.QtGui import QColor, QPainter
 from PySide6.QtWidgets import (
-    QApplication,
-    QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
     QWidget,
@@ -16,6 +12,7 @@ from gui import format as fmt
 from gui.models.layer_model import Role, alignment
 from gui.models.layer_rows import NUMBERS, Column, Row
 from gui.theme import Theme, tabular
+from gui.widgets import draw_empty_cell
 
 ROW_HEIGHT = 24
 PADDING = 8
@@ -96,13 +93,8 @@ class LayerDelegate(QStyledItemDelegate):
         option: QStyleOptionViewItem,
         index: QModelIndex | QPersistentModelIndex,
     ) -> None:
-        cell = QStyleOptionViewItem(option)
-        self.initStyleOption(cell, index)
-        place = cast(Any, cell)  # the stubs leave out the option's fields
-        text, rect, widget = place.text, QRect(place.rect), place.widget
-        place.text = ""
-        style = widget.style() if widget else QApplication.style()
-        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, cell, painter, widget)
+        place = draw_empty_cell(self, painter, option, index)
+        text, rect = str(index.data()), QRect(place.rect)
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setFont(tabular(place.font))
