@@ -43,10 +43,11 @@ def measure_latency(model: nn.Module, inputs: tuple[Tensor, ...], job: Job) -> S
         for layer in dict.fromkeys(layer for run in runs for layer in run)
     }
     integers = sum(is_quantized(module) for module in copy.modules())
+    total = _summary(whole)
     simulated = {"int8": f"{integers} layers simulated in floating point"} if integers else {}
     return Series(
         LATENCY,
-        _summary(whole),
+        total,
         layers,
         conditions={
             "device": "cpu",
@@ -57,8 +58,16 @@ def measure_latency(model: nn.Module, inputs: tuple[Tensor, ...], job: Job) -> S
             "spread": "middle half of the runs",
             "torch": torch.__version__,
             **simulated,
+            **_noise(total),
         },
     )
+
+
+def _noise(total: Quantity) -> dict[str, str]:
+    """A word of warning when the runs scatter: other programs make parallel operators wait."""
+    if total.low is None or total.high is None or total.high <= 2 * total.low:
+        return {}
+    return {"noise": "the runs differ by more than 2×: the machine was busy"}
 
 
 def _repeat(run: Callable[[], Any], job: Job) -> list[Any]:

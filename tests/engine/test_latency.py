@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engine.edits import Quantize
 from engine.job import Cancelled, Job
 from engine.layers import ROOT, LayerId
-from engine.metrics import LATENCY, Provenance, Series
+from engine.metrics import LATENCY, Provenance, Quantity, Series
 from engine.profiling import latency
 from engine.profiling.latency import measure_latency
 from engine.session import ModelSession
@@ -135,6 +135,7 @@ def test_every_layer_of_the_demo_that_runs_has_a_time(demo: ModelSession, job: J
 
 def test_conditions_say_where_and_how(demo: ModelSession, job: Job) -> None:
     conditions = dict(demo.measure_latency(job).snapshot.current.table[LATENCY.key].conditions)
+    conditions.pop("noise", None)  # as busy as this machine is
     assert conditions == {
         "device": "cpu",
         "threads": str(torch.get_num_threads()),
@@ -213,3 +214,8 @@ def test_progress_reaches_its_end() -> None:
     job = Job()
     measure_latency(nn.ReLU(), (torch.zeros(1, 2),), job)
     assert (job.fraction, job.text) == (1.0, "Measuring latency")
+
+
+@pytest.mark.parametrize(("low", "high", "noisy"), [(1.0, 2.0, False), (1.0, 2.1, True)])
+def test_runs_that_scatter_are_called_noise(low: float, high: float, noisy: bool) -> None:
+    assert bool(latency._noise(Quantity(1.5, low, high))) is noisy
