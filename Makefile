@@ -34,7 +34,7 @@ test-slow: $(INSTALLED_DEV) ## the slow tests
 	@QT_QPA_PLATFORM=$${QT_QPA_PLATFORM:-offscreen} $(BIN)/python -m gui.system
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-bench: $(INSTALLED) ## measure Secateur itself (ARGS=--reduced for a quick look)
+bench: $(INSTALLED_DEV) ## measure Secateur itself (ARGS=--reduced for a quick look)
 	$(BIN)/python tests/bench/run.py $(ARGS)
 
 clean: ## remove caches and builds

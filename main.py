@@ -73,6 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `… | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:  # a full disk behind `… > file`
+        _complain(f"The result could not be written: {error.strerror or error}.")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -172,7 +176,7 @@ def _window(options: argparse.Namespace) -> int:
     elif not system.display_answers(platform):
         reason = "The display does not answer, so there is no window."
     if reason:
-        if options.model is not None or options.picture is not None:
+        if any(one is not None for one in (options.model, options.picture, options.recipe)):
             raise EngineError(reason, "“secateur --help” lists what works without a window.")
         print(f"{reason} Doing the main job on the demo without it.", flush=True)
         options.out, options.json = Path(DEMO_FOLDER), False
@@ -226,6 +230,8 @@ def _apply(options: argparse.Namespace) -> int:
     else:
         _print_comparison(snapshot)
         print(f"Wrote {options.out}, re-opened and compared: {_agreement(report.largest_error)}.")
+        if report.note:
+            print(report.note)
     return OK
 
 
@@ -237,6 +243,11 @@ def _evaluate(options: argparse.Namespace) -> int:
             session.load_data(options.data, job)
         if options.recipe is not None:
             session.apply_recipe(str(options.recipe), job)
+        if not session.snapshot.cursor and any(limit.relative for limit in limits):
+            raise EngineError(
+                f"{session.snapshot.model.name} is the base itself: nothing of it is a share.",
+                "Give --recipe with the model that it was made for, or limits in units.",
+            )
         session.evaluate(job)
         if any(limit.metric.key == "latency" for limit in limits):
             session.measure_latency(job)
@@ -488,7 +499,9 @@ def _print_layers(snapshot: Snapshot) -> None:
     state = snapshot.current
     tree: LayerTree = state.tree
     shown = [METRICS[key] for key in ("macs", "latency", "energy") if key in state.table]
-    table = Table(title=f"{snapshot.model.name} at {_shape(snapshot)}", title_justify="left")
+    table = Table(
+        title=_plain(f"{snapshot.model.name} at {_shape(snapshot)}"), title_justify="left"
+    )
     table.add_column("Layer", no_wrap=True)
     table.add_column("Kind")
     for name in ("Output", "Parameters", "Bits", *(metric.title for metric in shown)):
@@ -531,7 +544,7 @@ def _print_comparison(snapshot: Snapshot) -> None:
     for entry in snapshot.history[: snapshot.cursor]:
         print(f"• {text.edit_text(entry.edit)}")
     table = Table()
-    table.add_column(snapshot.model.name)
+    table.add_column(_plain(snapshot.model.name))
     for name in ("Before", "After", "Change"):
         table.add_column(name, justify="right")
     table.add_column("")

@@ -43,10 +43,15 @@ class Subject:
     memo: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """The analysis of that name, made on first use."""
+        """The analysis of that name, made on first use; a refusal is remembered as well."""
         if name not in self.memo:
-            self.memo[name] = make()
-        value: T = self.memo[name]
+            try:
+                self.memo[name] = make()
+            except EditRefused as error:
+                self.memo[name] = error
+        value: T | EditRefused = self.memo[name]
+        if isinstance(value, EditRefused):
+            raise EditRefused(str(value), value.remedy)
         return value
 
 

@@ -8,6 +8,7 @@ on any machine.
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,10 @@ def write_recipe(path: Path, recipe: Recipe) -> tuple[Path, ...]:
     """Write the recipe and, when it holds masks, the tensors beside it; the files written.
 
     The tensors' file is named by its content and written first, so that whatever happens in
-    between, an older recipe at ``path`` stays whole.
+    between, an older recipe at ``path`` stays whole. A link is followed: both files lie where the
+    recipe really is.
     """
+    path = Path(os.path.realpath(path))
     blobs: dict[str, bytes] = {}
     content = {
         "format": _FORMAT,
@@ -79,6 +82,7 @@ def read_recipe(path: Path) -> Recipe:
         RecipeUnreadable: a file is missing or damaged, or is something else; the message says
             which part.
     """
+    path = Path(os.path.realpath(path))
     content = _read_json(path)
     try:
         if content["format"] != _FORMAT:

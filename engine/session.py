@@ -7,7 +7,7 @@ state they belong to.
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -61,6 +61,7 @@ from engine.state import (
 )
 
 Format = Literal["checkpoint", "program"]
+_BASE_ID = "base"
 MEMORY_BUDGET = 2 << 30
 """Bytes of tensors that states other than base and current may hold before they are dropped."""
 
@@ -78,7 +79,8 @@ def open_model(source: str, job: Job) -> "ModelSession":
         job.begin("Tracing its operators")
         session = ModelSession(opened)
     if opened.data:
-        session.load_data(opened.data, job)
+        with suppress(DataSetNotFound):  # the model is whole; whoever evaluates it will be told
+            session.load_data(opened.data, job)
     return session
 
 
@@ -105,8 +107,9 @@ class ModelSession:
         self._cursor = 0
         self._limits: tuple[Limit, ...] = ()
         base = look_at(opened.model, opened.inputs)
-        self._kept: dict[str, Subject] = {_state_id(()): base}
-        self._tables: dict[str, MeasurementTable] = {_state_id(()): self._counted(base)}
+        self._ids: tuple[str, ...] = (_BASE_ID,)  # of the states before and after each edit
+        self._kept: dict[str, Subject] = {_BASE_ID: base}
+        self._tables: dict[str, MeasurementTable] = {_BASE_ID: self._counted(base)}
         self._touched: dict[str, frozenset[LayerId]] = {}  # by the edit that led to the state
 
     # -- what there is
@@ -311,7 +314,7 @@ class ModelSession:
 
     def _commit(self, edits: tuple[AppliedEdit, ...], job: Job) -> Change:
         """Append decided edits to the applied ones and make the result current."""
-        history = self._edits[: self._cursor]
+        history, ids = self._edits[: self._cursor], self._ids[: self._cursor + 1]
         subject = self._subject(self._cursor)
         made: dict[str, Subject] = {}
         touched: dict[str, frozenset[LayerId]] = {}
@@ -319,15 +322,15 @@ class ModelSession:
             self._check_layers(one.request, subject)
             layers = _layers(one, subject)
             subject = carried_out(one, subject)
-            history = (*history, one)
-            made[_state_id(history)] = subject
-            touched[_state_id(history)] = layers
+            history, ids = (*history, one), (*ids, _state_id(ids[-1], one))
+            made[ids[-1]] = subject
+            touched[ids[-1]] = layers
         tables = {id_: self._tables.get(id_) or self._counted(one) for id_, one in made.items()}
         job.check()
         self._kept.update(made)
         self._tables.update(tables)
         self._touched.update(touched)
-        self._edits, self._cursor = history, len(history)
+        self._edits, self._ids, self._cursor = history, ids, len(history)
         self._drop_states()
         parts = Part.LAYERS | Part.METRICS | Part.HISTORY | Part.LIMITS
         return self._changed(parts, set().union(*touched.values()))
@@ -336,7 +339,7 @@ class ModelSession:
         return Change(parts, frozenset(layers or ()), self.snapshot)
 
     def _id(self, cursor: int) -> str:
-        return _state_id(self._edits[:cursor])
+        return self._ids[cursor]
 
     def _model_state(self, cursor: int) -> ModelState:
         id_ = self._id(cursor)
@@ -428,12 +431,9 @@ def _layers(applied: AppliedEdit, subject: Subject) -> frozenset[LayerId]:
     return frozenset(effect.layer for effect in effects)
 
 
-def _state_id(edits: tuple[AppliedEdit, ...]) -> str:
-    """A name for the state behind these edits; the same edits give the same name."""
-    digest = hashlib.sha256()
-    for one in edits:
-        digest.update(repr(one).encode())
-    return digest.hexdigest()[:16]
+def _state_id(before: str, applied: AppliedEdit) -> str:
+    """A name for the state behind that edit; the same edits in a row give the same name."""
+    return hashlib.sha256(f"{before} {applied!r}".encode()).hexdigest()[:16]
 
 
 def _fingerprint(model: torch.nn.Module) -> str:

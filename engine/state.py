@@ -144,9 +144,11 @@ class ExportReport:
         largest_error: largest absolute difference of the re-opened model's outputs.
         largest_output: largest absolute output, to weigh the error by.
         bytes: size of the main file.
+        note: what its user must know, in a plain sentence.
     """
 
     files: tuple[str, ...]
     largest_error: float
     largest_output: float
     bytes: int
+    note: str = ""

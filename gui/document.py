@@ -71,7 +71,9 @@ class Document(QObject):
         self.jobs = jobs
         self._settings = settings
         self._opener = opener
-        self._session: ModelSession | None = None  # the model thread's, never read here
+        # Only functions on the model thread look into a session; here it is a name for one.
+        self._opened: ModelSession | None = None  # the one opened last
+        self._shown: ModelSession | None = None  # the one that the snapshot is of
         self._snapshot: Snapshot | None = None
         self._busy = False
         self._opening: int | None = None
@@ -96,16 +98,22 @@ class Document(QObject):
     def open(self, source: str) -> None:
         """Open a model; the one that is open stays until that has succeeded."""
 
-        def work(job: Job) -> Change:
+        def work(job: Job) -> tuple[ModelSession, Change]:
             open_model = self._opener if self._opener is not None else engine.open_model
-            self._session = session = open_model(source, job)
-            layers = frozenset(layer.id for layer in session.snapshot.current.tree)
-            return Change(EVERYTHING, layers, session.snapshot)
+            session = open_model(source, job)
+            snapshot = session.snapshot
+            layers = frozenset(layer.id for layer in snapshot.current.tree)
+            self._opened = session
+            return session, Change(EVERYTHING, layers, snapshot)
+
+        def on_done(opened: tuple[ModelSession, Change]) -> None:
+            self._shown, change = opened
+            self._edited(change)
 
         self.jobs.cancel_preview()  # it is about a model that goes
         self._cancel_follow_ups()
         title = self.tr("Opening %s") % source_name(source)
-        self._opening = self.jobs.submit(title, work, self._edited, self.failed.emit)
+        self._opening = self.jobs.submit(title, work, on_done, self.failed.emit)
         self.opening_changed.emit(source)
 
     def apply(self, edit: Edit) -> None:
@@ -170,16 +178,20 @@ class Document(QObject):
     def export(self, path: str, format: Literal["checkpoint", "program"]) -> None:
         """Write the current model to a file; ``exported`` follows when that has been checked."""
 
+        meant = self._shown
+
         def work(job: Job) -> ExportReport:
-            return self._required_session().export(path, format, job)
+            return self._session(meant).export(path, format, job)
 
         self.jobs.submit(self.tr("Exporting"), work, self.exported.emit, self.failed.emit)
 
     def save_recipe(self, path: str) -> None:
         """Write the applied edits to a file; ``recipe_saved`` follows."""
 
+        meant = self._shown
+
         def work(job: Job) -> tuple[str, ...]:
-            return self._required_session().save_recipe(path, job)
+            return self._session(meant).save_recipe(path, job)
 
         self.jobs.submit(self.tr("Saving recipe"), work, self.recipe_saved.emit, self.failed.emit)
 
@@ -190,8 +202,10 @@ class Document(QObject):
         ``failed`` reports.
         """
 
+        meant = self._shown
+
         def work(job: Job) -> Effect:
-            return self._required_session().preview(edit, job)
+            return self._session(meant).preview(edit, job)
 
         def on_error(error: BaseException) -> None:
             if isinstance(error, EngineError):
@@ -210,11 +224,15 @@ class Document(QObject):
         """Ask every job to stop."""
         self.jobs.cancel_all()
 
-    def _required_session(self) -> ModelSession:
-        """The session, for functions on the model thread."""
-        if self._session is None:
+    def _session(self, meant: ModelSession | None) -> ModelSession:
+        """The session that was shown when the user asked, for functions on the model thread.
+
+        Not the one opened last: an edit aimed at one model must not land on the next.
+        """
+        session = meant if meant is not None else self._opened
+        if session is None:
             raise EngineError(self.tr("No model is open."), self.tr("Open a model first."))
-        return self._session
+        return session
 
     def _submit(
         self,
@@ -223,10 +241,17 @@ class Document(QObject):
         on_done: Callable[[Change | None], None] | None = None,
         idle: bool = False,
     ) -> int:
-        def work(job: Job) -> Change | None:
-            return step(self._required_session(), job)
+        meant = self._shown
+        announce = on_done or self._committed
 
-        return self.jobs.submit(title, work, on_done or self._committed, self.failed.emit, idle)
+        def work(job: Job) -> Change | None:
+            return step(self._session(meant), job)
+
+        def deliver(change: Change | None) -> None:
+            if meant is None or meant is self._shown:  # else another model was opened meanwhile
+                announce(change)
+
+        return self.jobs.submit(title, work, deliver, self.failed.emit, idle)
 
     def _submit_edit(self, title: str, step: Step) -> None:
         """Queue a step to another state; what is being measured of this one can wait."""

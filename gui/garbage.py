@@ -5,17 +5,17 @@ die on the model thread, and Qt ends the process (tests/gui/test_garbage.py show
 """
 
 import gc
-import time
 
 from PySide6.QtCore import QObject, QTimer
 
 INTERVAL_MS = 1000
 FULL_EVERY = 10
-SLOW_SECONDS = 0.05
 
 
 class WindowCollector(QObject):
     """Stands in for Python's automatic collection while another thread is running."""
+
+    _settled = False  # of the process, as Python's collector is
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -47,10 +47,16 @@ class WindowCollector(QObject):
             )
             if count > (threshold or FULL_EVERY)
         ]
-        if not due:
-            return
-        started = time.perf_counter()
-        gc.collect(max(due))
-        if time.perf_counter() - started > SLOW_SECONDS:
-            # What survived is torch's own modules: never looked at again, or the window stutters.
+        if due:
+            gc.collect(max(due))
+
+    def settle(self) -> None:
+        """Once, when the first work is done: leave what is there now out of later collections.
+
+        It is torch's modules for the most part, and a quarter of a second of looking in vain each
+        time. A full collection goes before, so that no garbage is kept.
+        """
+        if not WindowCollector._settled:
+            WindowCollector._settled = True
+            gc.collect()
             gc.freeze()

@@ -280,6 +280,7 @@ class JobRunner(QObject):
         self.progressed.emit()
         if not self._tasks:
             self._timer.stop()
+            self._collector.settle()
             self.idled.emit()
 
     def _deliver(self, task: _Task) -> None:

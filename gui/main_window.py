@@ -191,6 +191,7 @@ class MainWindow(QMainWindow):
             .replace("{file}", report.files[0])
             .replace("{size}", fmt.quantity(report.bytes, "B"))
             .replace("{error}", f"{report.largest_error:.1e}")
+            + (f". {report.note}" if report.note else "")
         )
 
     def _tell_saved(self, files: tuple[str, ...]) -> None:

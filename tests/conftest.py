@@ -19,14 +19,11 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 
-# One example may be the first to import torch, so none has a deadline. Before Python 3.12 the
-# phase that explains failures traces every line, and with torch's frames in between CPython 3.11
-# once in a while never leaves a traced call (a busy loop in DO_TRACING, seen with gdb).
-PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)
-settings.register_profile("local", deadline=None, phases=PHASES)
-settings.register_profile("ci", deadline=None, phases=PHASES, derandomize=True, print_blob=True)
+# One example may be the first to import torch, so none has a deadline.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 # Records at WARNING or above that no test can avoid: logger, text, and the reason.

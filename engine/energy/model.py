@@ -18,6 +18,7 @@ A simple reuse rule, stated here in full, stands in for a mapping search:
 Zeros are not skipped. Clock and control power are not modelled.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from math import ceil
 
@@ -81,9 +82,10 @@ def _units(
     compute = registers = deliveries = 0.0
     if operator.work is Work.PRODUCT:
         left, right = _operands(operator)
-        fetched = _fetched(operator, left, right, operators, hardware)
-        extra = [use for use in operator.weights if use is not right]  # biases
-        fetched += sum(_words(use, hardware) for use in extra)
+        fetched = _fetched(left, right, written, operators, hardware)
+        # Biases, and the third operand and mask of attention.
+        extra = [use for use in operator.inputs if use is not left and use is not right]
+        fetched += sum(_words(use, hardware) for use in extra if not _streamed(use, operators))
         macs = operator.macs or 0
         width = (_share(left, hardware) + _share(right, hardware)) / 2
         compute = macs * _share(left, hardware) * _share(right, hardware) * cost.mac
@@ -105,9 +107,10 @@ def _operands(operator: Operator) -> tuple[TensorUse, TensorUse]:
     weights = sorted(operator.weights, key=_elements, reverse=True)
     if not largest:  # a product of weights alone
         return weights[0], weights[-1]
-    if weights and (len(largest) < 2 or _elements(weights[0]) > 0):
+    # Attention may have a mask among its weights; its products are of two activations.
+    if weights and len(largest) < 2:
         return largest[0], weights[0]
-    return largest[0], largest[-1]
+    return largest[0], largest[1]
 
 
 def _elements(use: TensorUse) -> int:
@@ -115,9 +118,9 @@ def _elements(use: TensorUse) -> int:
 
 
 def _fetched(
-    operator: Operator,
     left: TensorUse,
     right: TensorUse,
+    written: Iterable[TensorUse],
     operators: OperatorTable,
     hardware: Hardware,
 ) -> float:
@@ -125,7 +128,7 @@ def _fetched(
     a = 0.0 if _streamed(left, operators) else _words(left, hardware)
     b = 0.0 if _streamed(right, operators) else _words(right, hardware)
     half = hardware.global_buffer_bytes / 2 * 8 / hardware.word_bits  # in words
-    result = sum(_words(use, hardware) for use in operator.outputs)
+    result = sum(_words(use, hardware) for use in written)
     parts_of_a, parts_of_b, parts_of_result = (
         max(1, ceil(words / half)) for words in (a, b, result)
     )

@@ -1,6 +1,7 @@
 """Exported programs (``.pt2``), made and checked in child processes."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,12 +38,15 @@ def export_program(
             checkpoint, program = Path(folder, "model.safetensors"), Path(folder, "model.pt2")
             checkpoint.write_bytes(weights)
             payload = {"weights": str(checkpoint), "program": str(program)}
-            run_in_child("engine.export.program:make", payload, job)
+            free = run_in_child("engine.export.program:make", payload, job)
             content = program.read_bytes()
     except OSError as error:
         raise ExportFailed(f"The temporary files could not be written: {error}.") from error
     reader = "engine.export.program:reopen"
-    return write_verified(path, content, reader, model, info.input_shape, ALLOWED, job)
+    report = write_verified(path, content, reader, model, info.input_shape, ALLOWED, job)
+    batch = info.input_shape[0]
+    note = "It takes any batch size." if free else f"It takes batches of {batch} only."
+    return replace(report, note=note)
 
 
 def make(payload: dict[str, str]) -> bool:

@@ -1,13 +1,15 @@
 """Structured pruning: output channels removed with everything coupled to them.
 
 The law: the pruned model puts out what the unpruned one puts out when the removed channels are
-masked where they are read. Every decision is checked against it on the sample input.
+masked where they are read. Every decision is checked against it on the sample input, but where a
+layer norm is coupled: its mean is over the channels that are left, and removal is not masking.
 """
 
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from engine.editing import Subject, module_at
 from engine.edits import ChannelSlice, ChannelsRemoved, PruneChannels
@@ -35,7 +37,8 @@ class ChannelPruning:
 
     def applies(self, module: nn.Module) -> bool:
         """Convolutions (plain or depthwise) and linear layers of more than one channel."""
-        if not isinstance(module, _ROOTS):
+        # Attention's output projection is used without being called: torch-pruning misses it.
+        if not isinstance(module, _ROOTS) or isinstance(module, NonDynamicallyQuantizableLinear):
             return False
         if isinstance(module, nn.Linear):
             return module.out_features > 1

@@ -4,7 +4,7 @@ import ctypes
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,9 +59,7 @@ class ChannelGroups:
         self._parameters = {id(one): name for name, one in self._copy.named_parameters()}
         self._graph = torch_pruning.DependencyGraph()
         try:
-            # It warns of deep graphs; whether it understood them is for the law to tell.
-            quiet = warnings.catch_warnings(action="ignore")
-            with quiet, time_limit(ANALYSIS_SECONDS), torch.enable_grad(), self._mode:
+            with self._analysing(), torch.enable_grad():
                 self._graph.build_dependency(
                     self._copy, tuple(fake(tensor) for tensor in inputs), verbose=False
                 )
@@ -85,7 +83,7 @@ class ChannelGroups:
         module = self._copy.get_submodule(layer)
         pruner = self._graph.get_pruner_of_module(module)
         try:
-            with time_limit(ANALYSIS_SECONDS), self._mode:
+            with self._analysing():
                 channels = range(pruner.get_out_channels(module))
                 group = self._graph.get_pruning_group(
                     module, pruner.prune_out_channels, list(channels)
@@ -97,6 +95,14 @@ class ChannelGroups:
                 f"What is coupled to {layer} cannot be found: {_first_line(error)}"
             ) from error
         return tuple(self._members(group, layer))
+
+    @contextmanager
+    def _analysing(self) -> Iterator[None]:
+        """On fake tensors, for a limited time, and in silence: torch-pruning warns of deep graphs,
+        and whether it understood them is for the law to tell.
+        """
+        with warnings.catch_warnings(action="ignore"), time_limit(ANALYSIS_SECONDS), self._mode:
+            yield
 
     def _members(self, group: Any, root: LayerId) -> Iterator[Member]:
         for item in group:
@@ -159,6 +165,10 @@ def _side(
     )
 
 
+class _TimeIsUp(TimeoutError):
+    """Thrown by a timer of ours, by nothing else."""
+
+
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise TimeoutError in this thread when the body, pure Python, has not ended in time.
@@ -167,28 +177,46 @@ def time_limit(seconds: float) -> Iterator[None]:
     """
     thread = threading.get_ident()
     lock = threading.Lock()
-    state = {"ended": False, "thrown": False}
+    state = {"ended": False, "pending": False}
 
-    def throw() -> None:
+    def strike() -> None:
         with lock:
             if not state["ended"]:
-                state["thrown"] = True
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(thread), ctypes.py_object(TimeoutError)
-                )
+                state["pending"] = True
+                _throw(thread)
 
-    timer = threading.Timer(seconds, throw)
+    timer = threading.Timer(seconds, strike)
     timer.daemon = True
     timer.start()
     try:
         yield
+    except _TimeIsUp:
+        state["pending"] = False
+        raise
     finally:
         with lock:
             state["ended"] = True
-            if state["thrown"]:  # thrown but perhaps not yet delivered: take it back
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
         timer.cancel()
         timer.join()
+        if state["pending"]:  # thrown, but not yet delivered, or swallowed by the body
+            _take_back(thread)
+
+
+def _throw(thread: int) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TimeIsUp))
+
+
+def _take_back(thread: int) -> None:
+    """Have whatever is on its way to this thread arrive here, where it does no harm.
+
+    Throwing again replaces it. Throwing NULL, as C's documentation has it, would leave the
+    interpreter's flag for pending work up for good, with which CPython 3.11 never leaves a call
+    that a debugger, a profiler or a coverage tool traces.
+    """
+    with suppress(_TimeIsUp):
+        _throw(thread)
+        while True:
+            pass
 
 
 def _first_line(error: Exception) -> str:

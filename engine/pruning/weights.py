@@ -103,15 +103,17 @@ def kept(mask: WeightMask) -> Tensor:
 
 def _mask(weight: Tensor, edit: PruneWeights) -> Tensor:
     """True where the weight stays; zeros that are there already count towards the ratio."""
-    keep = weight != 0
-    alive = weight[keep]
-    count = round(edit.ratio * weight.numel()) - (weight.numel() - alive.numel())
+    zeros = weight.numel() - int(torch.count_nonzero(weight))
+    count = round(edit.ratio * weight.numel()) - zeros
     if count <= 0:
-        return keep
+        return weight != 0
+    keep = weight != 0
+    alive = weight[keep] if zeros else weight  # gathering is slow, and mostly needless
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(edit.seed)
-        chosen = _METHODS[edit.criterion](amount=count).compute_mask(
-            alive, default_mask=torch.ones_like(alive)
-        )
-    keep[keep.clone()] = chosen.bool()
+        method = _METHODS[edit.criterion](amount=count)
+        chosen: Tensor = method.compute_mask(alive, default_mask=torch.ones_like(alive)).bool()
+    if not zeros:
+        return chosen
+    keep[keep.clone()] = chosen
     return keep

@@ -42,8 +42,10 @@ def open_source(source: str) -> OpenedModel:
         ModelUnreadable: the file is there but cannot be opened; the message says why.
     """
     path = Path(source)
-    # os.path, as Path.exists raises for names that are too long to be any file's
+    # os.path, as Path's own raise for names that are too long to be any file's
     named = bool(source) and os.path.lexists(source)
+    if named and source.isidentifier() and os.path.isdir(source):  # noqa: PTH112
+        named = False  # a folder called resnet18 does not hide the model
     if source != DEMO and (path.suffix in _SUFFIXES or named or len(path.parts) > 1):
         return _checkpoint(path)
     architecture = build(source)
@@ -91,7 +93,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            # Clones: the tensors are mapped onto the file, and whoever writes into it would change
+            # the model, or end the process by cutting it short.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelUnreadable(
             f"{path.name} is damaged or cut short: {error}.", "Copy or export the file again."

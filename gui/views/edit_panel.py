@@ -52,6 +52,7 @@ class EditPanel(QWidget):
         self._selection = selection
         self._targets: Targets | None = None
         self._accepted: dict[str, dict[str, Any]] = {}
+        self._applying = False
         self._make_header()
         self._make_methods(theme)
         self._effect = EffectView(theme)
@@ -63,6 +64,7 @@ class EditPanel(QWidget):
         self._rest = self._timer(_DEBOUNCE, self._ask)
         self._wait = self._timer(_BUSY, self._busy.show)
         document.changed.connect(self._on_changed)
+        document.busy_changed.connect(self._on_busy)
         document.failed.connect(self._stop_waiting)
         selection.changed.connect(self.refresh)
         self.refresh()
@@ -108,6 +110,8 @@ class EditPanel(QWidget):
             return
         self._accepted[self.method] = self.form.values
         self._forget_preview()
+        self._applying = True
+        self._apply.setEnabled(False)  # a second click would cut what is left once more
         operations.apply_edit(self._document, edit)
 
     @Slot()
@@ -245,10 +249,16 @@ class EditPanel(QWidget):
         if change.parts & _REFRESHING:
             self.refresh()
 
+    @Slot(bool)
+    def _on_busy(self, busy: bool) -> None:
+        if self._applying and not busy:  # it was refused or cancelled
+            self._restart()
+
     @Slot()
     def _restart(self) -> None:
         """Ask for the effect once the values have come to rest."""
         self._forget_preview()
+        self._applying = False
         self._effect.setEnabled(False)  # what it shows is of earlier values
         possible = self.edit is not None
         self._apply.setEnabled(possible)

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from engine.child import environment
 from engine.editing import Subject, carried_out, look_at
 from engine.edits import AppliedEdit, ChannelsRemoved, PruneChannels, Quantize
 from engine.errors import EditRefused
@@ -750,6 +752,42 @@ def test_errors_of_the_body_pass_through() -> None:
     with pytest.raises(ZeroDivisionError), time_limit(60):
         raise ZeroDivisionError
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("body", ["ended", "swallows"])
+def test_nothing_is_left_pending_in_the_interpreter(body: str) -> None:
+    """A flag left up makes CPython 3.11 hang in the next traced call: tried in a child."""
+    script = f"""
+import sys
+from engine.pruning.groups import time_limit
+
+def forever():
+    while True:
+        pass
+
+def swallowing():
+    try:
+        forever()
+    except TimeoutError:
+        pass
+
+try:
+    with time_limit(0.05):
+        dict(ended=forever, swallows=swallowing)[{body!r}]()
+except TimeoutError:
+    print("struck")
+
+def traced():
+    return "left"
+
+sys.settrace(lambda *_: None)
+print(traced())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(), capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == (["struck"] if body == "ended" else []) + ["left"]
 
 
 def test_a_late_timeout_never_strikes_behind_the_body() -> None:

@@ -491,3 +491,25 @@ def test_estimates_need_no_weights() -> None:
     with torch.device("meta"):
         hollow = stack(plan)
     assert modelled(hollow, 2, 2, 6, 6) == modelled(stack(plan), 2, 2, 6, 6)
+
+
+class Attention(nn.Module):
+    """Attention of one head, its key and value longer than its query; optionally masked."""
+
+    def __init__(self, masked: bool) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.zeros(4, 16) if masked else None)
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=self.mask)
+
+
+@pytest.mark.parametrize(("masked", "extra"), [(False, 0), (True, 4 * 16)])
+def test_attention_reads_query_key_value_and_mask(masked: bool, extra: int) -> None:
+    inputs = (torch.zeros(1, 1, 4, 8), torch.zeros(1, 1, 16, 8), torch.zeros(1, 1, 16, 8))
+    operators = trace(Attention(masked), inputs).operators
+    series = estimate(operators, default_hardware(), 1)
+    sums = 4  # the operator also puts out the logarithm of each query's sum of exponentials
+    words = 4 * 8 + 2 * 16 * 8 + 4 * 8 + sums + extra  # query, key and value, result, mask
+    units = series.by_part()["DRAM"] / default_hardware().unit.joules_per_mac
+    assert units == pytest.approx(words * default_hardware().cost.dram)

@@ -536,3 +536,16 @@ def test_a_recipe_applied_twice_over_does_not_fit(
     with pytest.raises(EngineError, match=r"of 64 channels cannot be removed .* has 48"):
         demo.apply_recipe(str(path), job)
     assert demo.snapshot.cursor == 0
+
+
+def test_a_recipe_behind_a_link_keeps_its_tensors_beside_it(tmp_path: Path) -> None:
+    real, link = tmp_path / "real" / "one.json", tmp_path / "link.json"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    mask = WeightMask(LayerId("fc"), (8,), b"\x0f")
+    edit = AppliedEdit(PruneWeights((LayerId("fc"),), 0.5), WeightsZeroed((mask,)))
+    recipe = Recipe("demo", "0" * 64, (edit,))
+    write_recipe(link, recipe)
+    assert link.is_symlink()
+    assert read_recipe(link) == read_recipe(real) == recipe
+    assert {path.parent for path in tmp_path.rglob("*.safetensors")} == {real.parent}

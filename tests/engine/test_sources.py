@@ -445,3 +445,23 @@ def test_a_model_that_does_not_run_on_its_described_input(checkpoint: Any, job: 
     path = checkpoint(input_shape=[1, 3, 8, 8])
     with pytest.raises(ForwardFailed, match=r"stem\.conv on an input of 1×3×8×8"):
         open_model(str(path), job)
+
+
+def test_an_opened_model_does_not_depend_on_its_file(tmp_path: Path) -> None:
+    """Its tensors must not be mapped onto a file that others may write or cut short."""
+    path = tmp_path / "model.safetensors"
+    session = open_model("demo", Job())
+    session.export(str(path), "checkpoint", Job())
+    opened = open_model(str(path), Job())
+    before = opened.fingerprint()
+    content = bytearray(path.read_bytes())
+    content[-4000:] = bytes(4000)
+    with path.open("r+b") as file:
+        file.write(content)
+    assert opened.fingerprint() == before
+
+
+def test_a_folder_does_not_hide_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "squeezenet1_1").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert open_source("squeezenet1_1").info.source == "torchvision:squeezenet1_1"

@@ -23,6 +23,16 @@ def test_opening_evaluates_and_measures_by_itself(demo) -> None:
     assert [bool(change.parts & Part.MODEL) for change in demo.changes] == [True, False, False]
 
 
+def test_an_edit_never_lands_on_a_model_opened_meanwhile(demo) -> None:
+    _no_follow_ups(demo)
+    edit = _edit(demo)
+    operations.open_demo(demo.document)
+    operations.apply_edit(demo.document, edit)  # aimed at the model that is still shown
+    demo.settle()
+    assert demo.snapshot.cursor == 0
+    assert demo.snapshot.history == ()
+
+
 def test_each_commit_is_one_change(demo) -> None:
     _no_follow_ups(demo)
     operations.apply_edit(demo.document, _edit(demo))

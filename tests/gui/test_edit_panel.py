@@ -125,6 +125,17 @@ def test_apply_is_one_button(
     assert _calls(fake_document, "apply") == [PruneChannels((CONV1,), 0.3)]
 
 
+def test_a_second_click_does_not_apply_once_more(
+    panel: EditPanel, fake_document: Any, selection: Selection
+) -> None:
+    selection.set([CONV1])
+    _apply_button(panel).click()
+    _apply_button(panel).click()
+    assert len(_calls(fake_document, "apply")) == 1
+    fake_document.busy_changed.emit(False)  # it was refused or cancelled
+    assert _apply_button(panel).isEnabled()
+
+
 def test_enter_in_the_amount_applies_what_was_typed(
     qtbot: QtBot, panel: EditPanel, selection: Selection, fake_document: Any
 ) -> None:
