@@ -80,9 +80,10 @@ def unshared_bytes(model: nn.Module, others: set[int]) -> int:
     return size
 
 
-def own_parameter(tensor: Tensor) -> nn.Parameter:
-    """A parameter over a new tensor, with no history."""
-    return nn.Parameter(tensor.detach(), requires_grad=torch.is_floating_point(tensor))
+def own_parameter(tensor: Tensor, instead_of: Tensor | None = None) -> nn.Parameter:
+    """A parameter over a new tensor, with no history; frozen if the one it replaces was."""
+    trains = tensor.is_floating_point() if instead_of is None else instead_of.requires_grad
+    return nn.Parameter(tensor.detach(), requires_grad=trains)
 
 
 def replace_module(model: nn.Module, layer: LayerId, module: nn.Module) -> None:

@@ -212,9 +212,7 @@ def _cut(module: nn.Module, name: str, keep: Tensor, dim: int) -> None:
         return
     smaller = tensor.detach().index_select(dim, keep.to(tensor.device))
     if isinstance(tensor, nn.Parameter):
-        parameter = own_parameter(smaller)
-        parameter.requires_grad_(tensor.requires_grad)
-        setattr(module, name, parameter)
+        setattr(module, name, own_parameter(smaller, tensor))
     else:
         setattr(module, name, smaller)
 
@@ -322,6 +320,8 @@ class _Masking:
         self._mask = mask.reshape(-1, *(1,) * (-1 - axis))
 
     def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if not inputs:  # called by keyword: left unmasked, so that the law refuses the plan
+            return inputs
         first, *rest = inputs
         return (first * self._mask.to(first), *rest)
 

@@ -65,7 +65,7 @@ class WeightPruning:
             if tuple(weight.shape) != mask.shape:
                 raise RecipeMismatch(f"The mask of {mask.layer} has another shape: {mask.shape}.")
             keep = kept(mask)
-            module.weight = own_parameter(torch.where(keep, weight.detach(), 0.0))
+            module.weight = own_parameter(torch.where(keep, weight.detach(), 0.0), weight)
 
     def effects(self, decision: WeightsZeroed, subject: Subject) -> tuple[LayerEffect, ...]:
         """Zeros of each layer, before and after."""

@@ -79,6 +79,8 @@ class _Observing:
         self.finite = True
 
     def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if not inputs:
+            return  # called by keyword: not seen, and so refused
         self.seen = True
         self.finite = self.finite and bool(torch.isfinite(inputs[0]).all())
         if self.finite:  # the observer raises or warns otherwise

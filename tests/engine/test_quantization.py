@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engine import datasets
 from engine.datasets import DataSet, Split, digits
-from engine.editing import Subject, carried_out, look_at
+from engine.editing import Subject, carried_out, handler_of, look_at
 from engine.edits import AppliedEdit, LayersQuantized, PruneChannels, Quantize
 from engine.errors import EditRefused
 from engine.integer_layers import QUANTIZED, bake, quantized_from
@@ -592,3 +592,25 @@ def test_every_float_type_has_its_quantized_one() -> None:
     for plain, integer in QUANTIZED.items():
         assert issubclass(integer, plain)
         assert integer.kind == plain.__name__
+
+
+class ByKeyword(nn.Module):
+    """Calls its layers by keyword, which hooks on inputs do not see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 1)
+        self.second = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(input=self.first(input=x))
+
+
+def test_a_layer_called_by_keyword_is_refused_in_words() -> None:
+    subject = look_at(ByKeyword().eval(), (torch.randn(1, 1, 2, 2),))
+    edit = Quantize((LayerId("first"),))
+    with pytest.raises(EditRefused, match="first is not reached"):
+        handler_of(edit).decide(edit, subject, Job())
+    cut = PruneChannels((LayerId("first"),), 0.5)
+    with pytest.raises(EditRefused, match="not found rightly"):
+        handler_of(cut).decide(cut, subject, Job())

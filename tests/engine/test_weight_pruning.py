@@ -243,3 +243,11 @@ def test_masks_of_another_length_are_refused(shape: tuple[int, ...], more: int) 
     size = -(-int(np.prod(shape)) // 8)
     with pytest.raises(RecipeMismatch, match="mask of a"):
         kept(WeightMask(LayerId("a"), shape, bytes(max(0, size + more))))
+
+
+def test_a_frozen_weight_stays_frozen(demo: ModelSession, job: Job) -> None:
+    layer = LayerId("head.fc")
+    model = demo._subject(0).model
+    model.get_submodule(layer).weight.requires_grad_(False)
+    demo.apply(PruneWeights((layer,), 0.5), job)
+    assert not demo._subject(1).model.get_submodule(layer).weight.requires_grad
