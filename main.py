@@ -180,7 +180,7 @@ def _window(options: argparse.Namespace) -> int:
             raise EngineError(reason, "“secateur --help” lists what works without a window.")
         print(f"{reason} Doing the main job on the demo without it.", flush=True)
         options.out, options.json = Path(DEMO_FOLDER), False
-        return _demo(options)
+        return _demo(options, told=reason)
     from gui.app import run
 
     return run(
@@ -269,7 +269,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     return UNMET if unmet else OK
 
 
-def _demo(options: argparse.Namespace) -> int:
+def _demo(options: argparse.Namespace, told: str = "") -> int:
+    """Do the main job on the demo.
+
+    Args:
+        told: why there is no window, when that has been said already.
+    """
     folder: Path = options.out
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -319,7 +324,8 @@ def _demo(options: argparse.Namespace) -> int:
         )
         print("Wrote " + ", ".join(files) + ".")
     if complaint:
-        print(f"No picture of the window: {complaint}", file=sys.stderr)
+        why = "see above." if complaint == told else complaint
+        print(f"No picture of the window: {why}", file=sys.stderr)
     return OK
 
 

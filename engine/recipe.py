@@ -48,7 +48,7 @@ def write_recipe(path: Path, recipe: Recipe) -> tuple[Path, ...]:
     between, an older recipe at ``path`` stays whole. A link is followed: both files lie where the
     recipe really is.
     """
-    path = Path(os.path.realpath(path))
+    asked, path = path, Path(os.path.realpath(path))
     blobs: dict[str, bytes] = {}
     content = {
         "format": _FORMAT,
@@ -56,7 +56,7 @@ def write_recipe(path: Path, recipe: Recipe) -> tuple[Path, ...]:
         "model": {"source": recipe.source, "fingerprint": recipe.fingerprint},
         "edits": [_encode(index, one, blobs) for index, one in enumerate(recipe.edits)],
     }
-    written = [path]
+    written = [asked]
     if blobs:
         tensors = save({name: np.frombuffer(blob, np.uint8) for name, blob in blobs.items()})
         digest = hashlib.sha256(tensors).hexdigest()
@@ -64,7 +64,7 @@ def write_recipe(path: Path, recipe: Recipe) -> tuple[Path, ...]:
         is_new = not beside.exists()
         write_atomically(beside, tensors)
         content["tensors"] = {"file": beside.name, "sha256": digest}
-        written.append(beside)
+        written.append(beside if asked.is_symlink() else asked.with_name(beside.name))
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     try:
         write_atomically(path, text.encode(), lambda written: _same(written, recipe))
