@@ -80,7 +80,7 @@ class Handler(Protocol):
     def effects(self, decision: Any, subject: Subject) -> tuple[LayerEffect, ...]:
         """What the decision does to each layer it touches."""
 
-    def notes(self, decision: Any) -> tuple[str, ...]:
+    def notes(self, decision: Any, subject: Subject) -> tuple[str, ...]:
         """What the engineer must know of it, in plain sentences."""
 
 

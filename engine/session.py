@@ -159,7 +159,8 @@ class ModelSession:
             after = self._counted(carried_out(AppliedEdit(edit, draft), subject))
             effects = tuple(_with_role(effect, edit) for effect in handler.effects(draft, subject))
             before = self._tables[self._id(self._cursor)]
-            return Effect(edit, effects, _totals(before), _totals(after), handler.notes(draft))
+            notes = handler.notes(draft, subject)
+            return Effect(edit, effects, _totals(before), _totals(after), notes)
 
     def apply(self, edit: Edit, job: Job) -> Change:
         """Apply the edit to the current state; undone edits behind it are dropped.

@@ -105,11 +105,18 @@ class ChannelPruning:
             for one in decision.slices
         )
 
-    def notes(self, decision: ChannelsRemoved) -> tuple[str, ...]:
-        """Savings that hold on every device."""
+    def notes(self, decision: ChannelsRemoved, subject: Subject) -> tuple[str, ...]:
+        """Savings that hold on every device, and whether the plan will be checked."""
         if not decision.slices:
             return ("The amount removes no whole channel: nothing changes.",)
-        return ("Removed channels save time, memory and energy on every device.",)
+        saved = "Removed channels save time, memory and energy on every device."
+        if _has_law(decision, subject):
+            return (saved,)
+        return (
+            saved,
+            "A layer norm averages over these channels, so that removing them is more than "
+            "masking them: the plan is not checked against the masked model.",
+        )
 
     def _group(self, subject: Subject, layer: LayerId) -> tuple[Member, ...]:
         groups = subject.once("channels", lambda: ChannelGroups(subject.model, subject.inputs))
@@ -262,19 +269,27 @@ def _shrink_convolution(module: nn.modules.conv._ConvNd, side: str, keep: Tensor
         module.in_channels = count
 
 
-def _check_law(decision: ChannelsRemoved, subject: Subject) -> None:
-    """Run pruned and masked model on the sample input and compare.
-
-    Where a layer norm is among the coupled layers removal is not masking (its mean is over the
-    channels that are left), so there the law does not apply.
-    """
-    layers = [
+def _cut_layers(
+    decision: ChannelsRemoved, subject: Subject
+) -> list[tuple[ChannelSlice, nn.Module]]:
+    return [
         (one, module_at(subject.model, one.layer))
         for one in decision.slices
         if one.side != "parameter"
     ]
-    if any(isinstance(module, nn.LayerNorm) for _, module in layers):
+
+
+def _has_law(decision: ChannelsRemoved, subject: Subject) -> bool:
+    """Whether removal is masking: not where a layer norm's mean is over the channels left."""
+    cut = _cut_layers(decision, subject)
+    return not any(isinstance(module, nn.LayerNorm) for _, module in cut)
+
+
+def _check_law(decision: ChannelsRemoved, subject: Subject) -> None:
+    """Run pruned and masked model on the sample input and compare, where there is a law."""
+    if not _has_law(decision, subject):
         return
+    layers = _cut_layers(decision, subject)
     pruned = share_for_running(subject.model)
     ChannelPruning().carry_out(decision, pruned)
     masked = share_for_running(subject.model)

@@ -80,7 +80,7 @@ class WeightPruning:
             for mask in decision.masks
         )
 
-    def notes(self, decision: WeightsZeroed) -> tuple[str, ...]:
+    def notes(self, decision: WeightsZeroed, subject: Subject) -> tuple[str, ...]:
         """What zeros are good for."""
         return (
             "Zeroed weights compress well, but save time and energy only on hardware "

@@ -104,7 +104,7 @@ class StaticQuantization:
                 )
         return tuple(effects)
 
-    def notes(self, decision: LayersQuantized) -> tuple[str, ...]:
+    def notes(self, decision: LayersQuantized, subject: Subject) -> tuple[str, ...]:
         """What the ranges rest on, and what latency on this machine will show."""
         return (
             decision.calibration,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from engine.child import environment
-from engine.editing import Subject, carried_out, look_at
+from engine.editing import Subject, carried_out, handler_of, look_at
 from engine.edits import AppliedEdit, ChannelsRemoved, PruneChannels, Quantize
 from engine.errors import EditRefused
 from engine.job import Job
@@ -807,3 +807,14 @@ def test_a_late_timeout_never_strikes_behind_the_body() -> None:
         sys.setswitchinterval(interval)
     assert 0 < struck < 300
     assert not any(isinstance(one, threading.Timer) for one in threading.enumerate())
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_the_note_says_when_a_plan_is_not_checked(normed: bool) -> None:
+    middle = nn.LayerNorm(8) if normed else nn.ReLU()
+    model = nn.Sequential(nn.Linear(4, 8), middle, nn.Linear(8, 3)).eval()
+    subject = look_at(model, (torch.randn(1, 4),))
+    edit = PruneChannels((LayerId("0"),), 0.5)
+    handler = handler_of(edit)
+    notes = " ".join(handler.notes(handler.draft(edit, subject, Job()), subject))
+    assert ("not checked" in notes) is normed
