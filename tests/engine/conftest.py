@@ -45,3 +45,23 @@ def session_of() -> Callable[..., ModelSession]:
         return ModelSession(OpenedModel(info, model.eval(), inputs, "toy", ""), **settings)
 
     return make
+
+
+class StopAt(Job):
+    """A job that the user cancels just before its n-th check."""
+
+    def __init__(self, checks: int) -> None:
+        super().__init__()
+        self.left = checks
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left <= 0:
+            self.cancel()
+        super().check()
+
+
+@pytest.fixture(scope="session")
+def stop_at() -> type[StopAt]:
+    """Makes jobs that are cancelled at a given check."""
+    return StopAt

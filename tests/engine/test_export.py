@@ -330,30 +330,16 @@ def test_targets_that_cannot_be_written_are_refused(
     assert (tmp_path / "file").read_bytes() == b"old"
 
 
-class StopAt(Job):
-    """A job that the user cancels just before its n-th check."""
-
-    def __init__(self, checks: int) -> None:
-        super().__init__()
-        self.left = checks
-
-    def check(self) -> None:
-        self.left -= 1
-        if self.left <= 0:
-            self.cancel()
-        super().check()
-
-
 @in_process
 def test_an_export_cancelled_at_any_point_leaves_the_old_file(
-    demo: ModelSession, tmp_path: Path
+    demo: ModelSession, tmp_path: Path, stop_at: type[Job]
 ) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"old")
     before = demo.snapshot
     for checks in itertools.count(1):
         try:
-            demo.export(str(path), "checkpoint", StopAt(checks))
+            demo.export(str(path), "checkpoint", stop_at(checks))
             break
         except Cancelled:
             assert path.read_bytes() == b"old"
@@ -376,9 +362,11 @@ def test_a_checkpoint_is_reopened_by_a_process_of_its_own(
     assert open_model(str(path), job).fingerprint() == demo.fingerprint()
 
 
-def test_a_child_at_work_is_stopped_by_a_cancel(demo: ModelSession, tmp_path: Path) -> None:
+def test_a_child_at_work_is_stopped_by_a_cancel(
+    demo: ModelSession, tmp_path: Path, stop_at: type[Job]
+) -> None:
     # Two checks begin the stages; the third is made while the child starts.
-    job = StopAt(3)
+    job = stop_at(3)
     with pytest.raises(Cancelled):
         demo.export(str(tmp_path / "model.safetensors"), "checkpoint", job)
     assert job.text == "Re-opening the file and comparing"

@@ -256,20 +256,6 @@ def test_a_refused_edit_changes_nothing(edit: Edit) -> None:
     assert prints(session) == states
 
 
-class StopAt(Job):
-    """A job that the user cancels just before its n-th check."""
-
-    def __init__(self, checks: int) -> None:
-        super().__init__()
-        self.left = checks
-
-    def check(self) -> None:
-        self.left -= 1
-        if self.left <= 0:
-            self.cancel()
-        super().check()
-
-
 CANCELLABLE: dict[str, Callable[[ModelSession, Path, Job], object]] = {
     "prune channels": lambda s, _, job: s.apply(EDITS[2], job),
     "prune weights": lambda s, _, job: s.apply(EDITS[3], job),
@@ -285,7 +271,9 @@ CANCELLABLE: dict[str, Callable[[ModelSession, Path, Job], object]] = {
 
 
 @pytest.mark.parametrize("name", CANCELLABLE)
-def test_a_job_cancelled_at_any_point_changes_nothing(name: str, tmp_path: Path) -> None:
+def test_a_job_cancelled_at_any_point_changes_nothing(
+    name: str, tmp_path: Path, stop_at: type[Job]
+) -> None:
     if name == "apply a recipe":
         writer = fresh()
         for edit in (EDITS[0], EDITS[3], EDITS[5]):
@@ -300,7 +288,7 @@ def test_a_job_cancelled_at_any_point_changes_nothing(name: str, tmp_path: Path)
     before, states = session.snapshot, prints(session)
     for checks in count(1):
         try:
-            CANCELLABLE[name](session, tmp_path, StopAt(checks))
+            CANCELLABLE[name](session, tmp_path, stop_at(checks))
         except Cancelled:
             assert session.snapshot == before, checks
             assert prints(session) == states, checks
@@ -313,12 +301,12 @@ def test_a_job_cancelled_at_any_point_changes_nothing(name: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=str)
-def test_a_cancelled_preview_leaves_nothing_behind(edit: Edit) -> None:
+def test_a_cancelled_preview_leaves_nothing_behind(edit: Edit, stop_at: type[Job]) -> None:
     session = fresh()
     before = session.snapshot
     for checks in count(1):
         try:
-            effect = session.preview(edit, StopAt(checks))
+            effect = session.preview(edit, stop_at(checks))
             break
         except Cancelled:
             assert session.snapshot == before
@@ -326,10 +314,10 @@ def test_a_cancelled_preview_leaves_nothing_behind(edit: Edit) -> None:
     assert effect == fresh().preview(edit, Job())
 
 
-def test_opening_can_be_cancelled() -> None:
+def test_opening_can_be_cancelled(stop_at: type[Job]) -> None:
     for checks in count(1):
         try:
-            session = open_model("demo", StopAt(checks))
+            session = open_model("demo", stop_at(checks))
             break
         except Cancelled:
             pass
