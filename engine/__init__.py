@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from engine.lazy import resolve
 
 if TYPE_CHECKING:
+    from engine.catalogue import CatalogueCost as CatalogueCost
+    from engine.catalogue import CatalogueEntry as CatalogueEntry
+    from engine.catalogue import pareto_front as pareto_front
     from engine.child import run_application as run_application
     from engine.child import run_in_child as run_in_child
     from engine.edits import EDITS as EDITS
@@ -17,7 +20,11 @@ if TYPE_CHECKING:
     from engine.edits import PruneWeights as PruneWeights
     from engine.edits import Quantize as Quantize
     from engine.edits import edit_name as edit_name
+    from engine.errors import ArchitectureNeeded as ArchitectureNeeded
+    from engine.errors import ConsentNeeded as ConsentNeeded
     from engine.errors import EngineError as EngineError
+    from engine.errors import InputsNeeded as InputsNeeded
+    from engine.errors import WeightsMissing as WeightsMissing
     from engine.job import Cancelled as Cancelled
     from engine.job import Job as Job
     from engine.layers import ROOT as ROOT
@@ -31,6 +38,24 @@ if TYPE_CHECKING:
     from engine.metrics import Provenance as Provenance
     from engine.metrics import Quantity as Quantity
     from engine.metrics import Series as Series
+    from engine.profiles import CallNode as CallNode
+    from engine.profiles import CallProfile as CallProfile
+    from engine.profiles import LayerSpan as LayerSpan
+    from engine.profiles import LineProfile as LineProfile
+    from engine.profiles import Machine as Machine
+    from engine.profiles import OperatorCall as OperatorCall
+    from engine.profiles import OperatorProfile as OperatorProfile
+    from engine.profiles import Roofline as Roofline
+    from engine.profiles import RooflinePoint as RooflinePoint
+    from engine.profiles import SourceFunction as SourceFunction
+    from engine.profiles import SourceLine as SourceLine
+    from engine.requests import METRIC_NAMES as METRIC_NAMES
+    from engine.requests import Candidate as Candidate
+    from engine.requests import DataRequest as DataRequest
+    from engine.requests import InputSpec as InputSpec
+    from engine.requests import OpenRequest as OpenRequest
+    from engine.requests import Preprocessing as Preprocessing
+    from engine.requests import RunSettings as RunSettings
     from engine.resources import resource as resource
     from engine.session import ModelSession as ModelSession
     from engine.session import open_model as open_model
@@ -51,7 +76,9 @@ _PUBLIC = {
     "engine.edits": (
         "EDITS", "Edit", "PruneChannels", "PruneWeights", "Quantize", "edit_name",
     ),
-    "engine.errors": ("EngineError",),
+    "engine.errors": (
+        "ArchitectureNeeded", "ConsentNeeded", "EngineError", "InputsNeeded", "WeightsMissing",
+    ),
     "engine.job": ("Cancelled", "Job"),
     "engine.layers": ("ROOT", "Layer", "LayerId", "LayerTree"),
     "engine.metrics": (
@@ -59,6 +86,15 @@ _PUBLIC = {
     ),
     "engine.resources": ("resource",),
     "engine.session": ("ModelSession", "open_model"),
+    "engine.catalogue": ("CatalogueCost", "CatalogueEntry", "pareto_front"),
+    "engine.profiles": (
+        "CallNode", "CallProfile", "LayerSpan", "LineProfile", "Machine", "OperatorCall",
+        "OperatorProfile", "Roofline", "RooflinePoint", "SourceFunction", "SourceLine",
+    ),
+    "engine.requests": (
+        "METRIC_NAMES", "Candidate", "DataRequest", "InputSpec", "OpenRequest", "Preprocessing",
+        "RunSettings",
+    ),
     "engine.state": (
         "Change", "DataInfo", "Effect", "ExportReport", "HistoryEntry", "LayerEffect",
         "LimitStatus", "ModelInfo", "ModelState", "Part", "Snapshot",

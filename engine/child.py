@@ -75,7 +75,7 @@ def run_in_child(function: str, payload: Any, job: Job) -> Any:
         ) from None
     if "error" in answer:
         kind = getattr(errors, answer["error"], errors.ChildFailed)
-        raise kind(answer["message"], answer["remedy"])
+        raise kind(answer["message"], answer["remedy"], answer["details"])
     return answer["result"]
 
 
@@ -119,6 +119,7 @@ def serve(function: str) -> int:
             "error": type(error).__name__,
             "message": str(error),
             "remedy": error.remedy,
+            "details": dict(error.details),
         }
     with os.fdopen(answers, "wb") as out:
         out.write(json.dumps(answer).encode())

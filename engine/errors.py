@@ -4,7 +4,12 @@
 
     EngineError
     ├── ModelNotFound        no model has that name, no file is there
+    │   └── WeightsMissing       published weights are not on this machine
     ├── ModelUnreadable      the file is there, but is not a model Secateur can open
+    │   ├── ConsentNeeded        opening it would run code; the user must allow that first
+    │   ├── InputsNeeded         nothing says what the model takes
+    │   └── ArchitectureNeeded   tensors without a structure that belongs to them
+    ├── DownloadFailed       weights could not be fetched
     ├── DataSetNotFound      no data set has that name, or none is chosen
     ├── DataSetMismatch      the samples do not fit the model's input
     ├── ForwardFailed        the model raised while it ran
@@ -13,11 +18,15 @@
     ├── RecipeUnreadable     the file is not a recipe, or is damaged
     ├── RecipeMismatch       the recipe was made for another model
     ├── ExportFailed         the written file did not pass its check, or could not be written
+    ├── ProfilingFailed      it cannot be measured so on this machine
     ├── ChildFailed          a child process ended without an answer
     └── OutOfMemory          memory ran out, nothing was changed
 
 :class:`engine.job.Cancelled` is not among them: the user asked for it.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class EngineError(Exception):
@@ -26,29 +35,82 @@ class EngineError(Exception):
     Args:
         message: what happened and why, one or two sentences.
         remedy: what the user can do; the class's own advice when left out.
+        details: JSON values that the class documents, for whoever can do something about it.
     """
 
     remedy = "Nothing was changed; try again with other input."
 
-    def __init__(self, message: str, remedy: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        remedy: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         if remedy is not None:
             self.remedy = remedy
+        self.details: Mapping[str, Any] = details or {}
 
 
 class ModelNotFound(EngineError):
     """No model has that name and no file is at that path."""
 
     remedy = (
-        "Give “demo”, the name of a torchvision model such as “resnet50”, "
-        "or the path of a checkpoint that Secateur exported."
+        "Give “demo”, the name of a torchvision model such as “resnet50”, the path of a file, "
+        "or a Python factory such as package.module:function."
     )
+
+
+class WeightsMissing(ModelNotFound):
+    """Published weights are not on this machine, and fetching them was not asked for.
+
+    details: ``url``, ``bytes`` (None when unknown).
+    """
+
+    remedy = "Allow the download, or open the model without weights."
 
 
 class ModelUnreadable(EngineError):
     """The file is there, but its content is not a model that can be opened."""
 
-    remedy = "Choose a .safetensors checkpoint that Secateur exported."
+    remedy = (
+        "Choose a checkpoint (.safetensors, .pt, .pth, .bin, .npz), an exported program (.pt2), "
+        "an ONNX file, or a Python factory."
+    )
+
+
+class ConsentNeeded(ModelUnreadable):
+    """Opening it would run code that it holds or names, and nobody has allowed that yet.
+
+    details: ``digest`` (what :attr:`engine.requests.OpenRequest.trusted` takes), ``what`` (its
+    name), ``runs`` (names of what would be called).
+    """
+
+    remedy = "Allow it only if you trust where it comes from."
+
+
+class InputsNeeded(ModelUnreadable):
+    """Nothing says what the model takes.
+
+    details: ``inputs`` (texts of :class:`engine.requests.InputSpec` that may fit, perhaps none).
+    """
+
+    remedy = "Give the shape and type of each input, such as 1x3x224x224."
+
+
+class ArchitectureNeeded(ModelUnreadable):
+    """Tensors without a structure, and no architecture in the catalogue fits them fully.
+
+    details: ``candidates`` (:class:`engine.requests.Candidate` as mappings, nearest first).
+    """
+
+    remedy = "Choose the architecture they belong to, or a Python factory that builds it."
+
+
+class DownloadFailed(EngineError):
+    """Weights could not be fetched; nothing was left behind."""
+
+    remedy = "Check the network, or open the model without weights."
 
 
 class DataSetNotFound(EngineError):
@@ -97,6 +159,12 @@ class ExportFailed(EngineError):
     """The file could not be written, or did not give the same outputs when re-opened."""
 
     remedy = "The target file was left as it was; choose another folder or format."
+
+
+class ProfilingFailed(EngineError):
+    """The model cannot be measured in this way on this machine."""
+
+    remedy = "Choose other settings."
 
 
 class ChildFailed(EngineError):

@@ -37,7 +37,11 @@ MACS = Metric("macs", "MACs", "MAC", Provenance.COUNTED)
 SIZE = Metric("size", "Size", "B", Provenance.COUNTED)
 PARAMETERS = Metric("parameters", "Parameters", "1", Provenance.COUNTED)
 
-METRICS = {metric.key: metric for metric in (ACCURACY, ENERGY, LATENCY, MACS, SIZE, PARAMETERS)}
+MEMORY = Metric("memory", "Peak activation memory", "B", Provenance.MEASURED)
+
+METRICS = {
+    metric.key: metric for metric in (ACCURACY, ENERGY, LATENCY, MACS, SIZE, PARAMETERS, MEMORY)
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,10 @@ from engine.metrics import (
 )
 from engine.profiling.latency import measure_latency
 from engine.recipe import Recipe, read_recipe, write_recipe
+from engine.requests import OpenRequest
 from engine.sharing import tensors_of, unshared_bytes
-from engine.sources.opening import OpenedModel, open_source
+from engine.sources.opened import OpenedModel
+from engine.sources.opening import open_source
 from engine.state import (
     Change,
     DataInfo,
@@ -66,8 +68,11 @@ MEMORY_BUDGET = 2 << 30
 """Bytes of tensors that states other than base and current may hold before they are dropped."""
 
 
-def open_model(source: str, job: Job) -> "ModelSession":
-    """Open a model by name or path; with the data set that belongs to it, if there is one.
+def open_model(source: str | OpenRequest, job: Job) -> "ModelSession":
+    """Open a model; with the data set that belongs to it, if there is one.
+
+    Args:
+        source: a name, a path or a factory, or with it what its file does not say.
 
     Raises:
         ModelNotFound, ModelUnreadable: see :func:`engine.sources.opening.open_source`.
@@ -75,7 +80,8 @@ def open_model(source: str, job: Job) -> "ModelSession":
     """
     job.begin("Opening the model")
     with _foreign_errors_named():
-        opened = open_source(source)
+        request = OpenRequest(source) if isinstance(source, str) else source
+        opened = open_source(request, job)
         job.begin("Tracing its operators")
         session = ModelSession(opened)
     if opened.data:
@@ -393,7 +399,7 @@ class ModelSession:
 
     def _counted(self, subject: Subject) -> MeasurementTable:
         """What is counted or modelled from the trace alone."""
-        batch = subject.inputs[0].shape[0]
+        batch = self._opened.info.batch
         parameters = {
             one.id: {"": Quantity(one.parameters)} for one in subject.tree if one.parameters
         }

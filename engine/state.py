@@ -8,6 +8,7 @@ from typing import Literal
 from engine.edits import Edit
 from engine.layers import LayerId, LayerTree
 from engine.metrics import Limit, MeasurementTable
+from engine.requests import InputSpec, Preprocessing
 
 
 class Part(Flag):
@@ -28,23 +29,46 @@ class ModelInfo:
     Attributes:
         name: for titles; plain text from a file.
         source: what opens it again, such as ``demo``, ``torchvision:resnet50`` or a path.
-        input_shape: shape of the sample input, batch first.
+        inputs: what its forward takes, in order.
         trained: False when the weights are random, so that its accuracy means nothing.
+        notes: what opening it found, in plain sentences.
+        task: as in :class:`engine.catalogue.CatalogueEntry`; "" when unknown.
+        preprocessing: how its weights were evaluated; None when unknown.
     """
 
     name: str
     source: str
-    input_shape: tuple[int, ...]
+    inputs: tuple[InputSpec, ...]
     trained: bool
+    notes: tuple[str, ...] = ()
+    task: str = ""
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the first input, batch first; empty when it takes none."""
+        return self.inputs[0].shape if self.inputs else ()
+
+    @property
+    def batch(self) -> int:
+        """Samples in one run."""
+        return self.input_shape[0] if self.input_shape else 1
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The chosen data set."""
+    """The chosen data set.
+
+    Attributes:
+        metric: what it is judged by, such as ``top-1``.
+        broken: names of samples that could not be read and were skipped so far.
+    """
 
     name: str
     training_samples: int
     validation_samples: int
+    metric: str = "top-1"
+    broken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

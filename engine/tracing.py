@@ -19,6 +19,7 @@ from torch.utils.flop_counter import flop_registry
 from engine.errors import ForwardFailed
 from engine.layers import ROOT, Layer, LayerId, LayerTree
 from engine.operators import Operator, OperatorTable, TensorUse, Window, Work
+from engine.requests import InputSpec
 from engine.sharing import share, tensors_of
 
 aten = torch.ops.aten
@@ -335,7 +336,19 @@ def _bits(dtype: torch.dtype) -> int:
     return 1 if dtype is torch.bool else dtype.itemsize * 8
 
 
-def sample_inputs(shapes: Iterable[tuple[int, ...]]) -> tuple[Tensor, ...]:
-    """Seeded standard-normal float32 inputs of these shapes."""
+def sample_inputs(specs: Iterable[InputSpec]) -> tuple[Any, ...]:
+    """Seeded inputs: standard-normal floats, integers below each spec's bound.
+
+    A listed one (images of a detection model) is a list of tensors with values in 0 to 1.
+    """
     generator = torch.Generator().manual_seed(0)
-    return tuple(torch.randn(shape, generator=generator) for shape in shapes)
+    return tuple(_sample(spec, generator) for spec in specs)
+
+
+def _sample(spec: InputSpec, generator: torch.Generator) -> Any:
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    if spec.listed:
+        return list(torch.rand(spec.shape, generator=generator).to(dtype))
+    if dtype.is_floating_point:
+        return torch.randn(spec.shape, generator=generator).to(dtype)
+    return torch.randint(spec.high, spec.shape, generator=generator).to(dtype)

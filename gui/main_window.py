@@ -176,7 +176,7 @@ class MainWindow(QMainWindow):
 
     def _facts_of(self, snapshot: Snapshot) -> str:
         model, data = snapshot.model, snapshot.data
-        batch = self.tr("batch %s") % model.input_shape[0]
+        batch = self.tr("batch %s") % model.batch
         facts = [model.name, self.tr("input %s") % fmt.shape(model.input_shape), batch]
         if not model.trained:
             facts.append(self.tr("untrained"))

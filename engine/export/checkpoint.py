@@ -8,6 +8,7 @@ from torch import nn
 
 from engine.export.verify import answer, write_verified
 from engine.job import Job
+from engine.requests import OpenRequest
 from engine.sources.description import describe, to_metadata
 from engine.sources.opening import open_source
 from engine.state import ExportReport, ModelInfo
@@ -18,7 +19,7 @@ ALLOWED = 1e-6
 
 def checkpoint_bytes(model: nn.Module, architecture: str, info: ModelInfo) -> bytes:
     """The whole file in memory."""
-    description, tensors = describe(model, architecture, info.input_shape, info.trained)
+    description, tensors = describe(model, architecture, info.inputs, info.trained)
     content: bytes = save(tensors, to_metadata(description))
     return content
 
@@ -34,9 +35,9 @@ def export_checkpoint(
     job.begin("Writing the checkpoint")
     content = checkpoint_bytes(model, architecture, info)
     reader = "engine.export.checkpoint:reopen"
-    return write_verified(path, content, reader, model, info.input_shape, ALLOWED, job)
+    return write_verified(path, content, reader, model, info.inputs, ALLOWED, job)
 
 
 def reopen(payload: dict[str, Any]) -> None:
     """In the child: open the checkpoint as any user would, and answer with its outputs."""
-    answer(open_source(payload["path"]).model, payload)
+    answer(open_source(OpenRequest(payload["path"]), Job()).model, payload)

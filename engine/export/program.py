@@ -15,6 +15,7 @@ from engine.errors import ExportFailed
 from engine.export.checkpoint import checkpoint_bytes
 from engine.export.verify import answer, write_verified
 from engine.job import Job
+from engine.requests import OpenRequest
 from engine.sources.opening import open_source
 from engine.state import ExportReport, ModelInfo
 
@@ -43,15 +44,15 @@ def export_program(
     except OSError as error:
         raise ExportFailed(f"The temporary files could not be written: {error}.") from error
     reader = "engine.export.program:reopen"
-    report = write_verified(path, content, reader, model, info.input_shape, ALLOWED, job)
-    batch = info.input_shape[0]
+    report = write_verified(path, content, reader, model, info.inputs, ALLOWED, job)
+    batch = info.batch
     note = "It takes any batch size." if free else f"It takes batches of {batch} only."
     return replace(report, note=note)
 
 
 def make(payload: dict[str, str]) -> bool:
     """In the child: rebuild the model and export it; whether its batch size is free."""
-    opened = open_source(payload["weights"])
+    opened = open_source(OpenRequest(payload["weights"]), Job())
     # torch.export takes a batch of one for a constant, so the example has two samples.
     pair = tuple(torch.cat([one, one]) for one in opened.inputs)
     free = tuple({0: torch.export.Dim.AUTO} for _ in pair)

@@ -1,5 +1,6 @@
 """The check that every exported file passes before it gets its name."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,14 +14,19 @@ from engine.child import run_in_child
 from engine.errors import ExportFailed
 from engine.files import write_atomically
 from engine.job import Job
+from engine.requests import InputSpec
 from engine.sharing import share_for_running
 from engine.state import ExportReport
 from engine.tracing import sample_inputs
 
 
-def probe(input_shape: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """The seeded input on which file and memory are compared; the same in every process."""
-    return sample_inputs([input_shape])
+def probe(inputs: Iterable[str]) -> tuple[Any, ...]:
+    """The seeded inputs on which file and memory are compared; the same in every process.
+
+    Args:
+        inputs: texts of :class:`engine.requests.InputSpec`.
+    """
+    return sample_inputs(InputSpec.parse(one) for one in inputs)
 
 
 def outputs_of(model: Any, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -36,14 +42,14 @@ def write_verified(
     content: bytes,
     reader: str,
     model: nn.Module,
-    input_shape: tuple[int, ...],
+    inputs: tuple[InputSpec, ...],
     allowed: float,
     job: Job,
 ) -> ExportReport:
     """Write ``content``, re-open it in a fresh process, compare, and only then give it its name.
 
     Args:
-        reader: lazy name of a function that takes ``{"path", "input_shape", "outputs"}`` and
+        reader: lazy name of a function that takes ``{"path", "inputs", "outputs"}`` and
             writes the re-opened model's outputs to the last.
         model: the one in memory.
         allowed: largest difference, as a share of the largest output.
@@ -56,7 +62,7 @@ def write_verified(
     def check(written: Path) -> None:
         nonlocal result
         job.begin("Re-opening the file and comparing")
-        result = _compare(reader, written, model, input_shape, allowed, job)
+        result = _compare(reader, written, model, inputs, allowed, job)
 
     write_atomically(path, content, check)
     return ExportReport((str(path),), *result, bytes=len(content))
@@ -66,15 +72,16 @@ def _compare(
     reader: str,
     path: Path,
     model: nn.Module,
-    input_shape: tuple[int, ...],
+    inputs: tuple[InputSpec, ...],
     allowed: float,
     job: Job,
 ) -> tuple[float, float]:
     """Largest absolute difference of the re-opened outputs, and largest absolute output."""
-    wanted = outputs_of(share_for_running(model, baked=False), probe(input_shape))
+    texts = [str(one) for one in inputs]
+    wanted = outputs_of(share_for_running(model, baked=False), probe(texts))
     with TemporaryDirectory() as folder:
         answers = Path(folder) / "outputs.safetensors"
-        payload = {"path": str(path), "input_shape": input_shape, "outputs": str(answers)}
+        payload = {"path": str(path), "inputs": texts, "outputs": str(answers)}
         run_in_child(reader, payload, job)
         got = load_file(answers)
     shapes = [{name: one.shape for name, one in outputs.items()} for outputs in (got, wanted)]
@@ -96,4 +103,4 @@ def _largest(tensor: Tensor) -> float:
 
 def answer(model: Any, payload: dict[str, Any]) -> None:
     """In the child: run the probe on the re-opened model and write its outputs."""
-    save_file(outputs_of(model, probe(tuple(payload["input_shape"]))), payload["outputs"])
+    save_file(outputs_of(model, probe(payload["inputs"])), payload["outputs"])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from engine.errors import ModelNotFound, ModelUnreadable
+from engine.requests import InputSpec
 from engine.sources import demo
 
 DEMO = "demo"
@@ -20,12 +21,12 @@ class Architecture:
 
     Attributes:
         source: the name that builds it again: ``demo`` or ``torchvision:resnet50``.
-        input_shape: of one sample input, batch first.
+        inputs: what its forward takes.
     """
 
     source: str
     model: nn.Module
-    input_shape: tuple[int, ...]
+    inputs: tuple[InputSpec, ...]
 
 
 def build(source: str, device: str = "cpu") -> Architecture:
@@ -50,7 +51,7 @@ def _build(source: str, device: str) -> Architecture:
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(0)  # the same "random" weights every time, so that recipes fit again
         if source == DEMO:
-            return Architecture(DEMO, demo.DigitsNet().eval(), demo.INPUT_SHAPE)
+            return Architecture(DEMO, demo.DigitsNet().eval(), (InputSpec(demo.INPUT_SHAPE),))
         return _torchvision(source.removeprefix(TORCHVISION))
 
 
@@ -74,7 +75,7 @@ def _torchvision(name: str) -> Architecture:
     if name in ("googlenet", "inception_v3"):
         extra["init_weights"] = False
     model = models.get_model(name, weights=None, **extra).eval()
-    return Architecture(TORCHVISION + name, model, (1, 3, size, size))
+    return Architecture(TORCHVISION + name, model, (InputSpec((1, 3, size, size)),))
 
 
 def _package(name: str) -> str:

@@ -5,7 +5,6 @@ weights with their grids, folded batch norms. It says what the model is, not how
 """
 
 import json
-import math
 from dataclasses import asdict, field
 from typing import Annotated, Any
 
@@ -17,18 +16,18 @@ from torch import Tensor, nn
 from engine.errors import ModelNotFound, ModelUnreadable
 from engine.integer_layers import INPUT_RANGE, QUANTIZED, Folded, is_quantized, quantized_from
 from engine.layers import LayerId
+from engine.requests import InputSpec
 from engine.sharing import own_parameter, replace_module
 from engine.sources.architectures import build
 
 KEY = "secateur"
-VERSION = 1
+VERSION = 2
 
 _STRUCTURE = (
     "in_channels", "out_channels", "groups", "in_features", "out_features",
     "num_features", "num_parameters", "normalized_shape",
 )  # fmt: skip
 
-_MOST_INPUT_ELEMENTS = 1 << 28
 _FOLDABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 _Shape = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
@@ -54,16 +53,17 @@ class LayerDescription:
 
 @dataclass(config=ConfigDict(extra="forbid", frozen=True, strict=True))
 class Description:
-    """A model: its architecture's name, its input, and the layers that differ.
+    """A model: its architecture's name, its inputs, and the layers that differ.
 
     Attributes:
+        inputs: texts of :class:`engine.requests.InputSpec`.
         parameters: shapes of bare parameters that differ, by full name.
         tied: names of tensors that are the same as another, which alone is stored.
     """
 
     version: int
     source: str
-    input_shape: _Shape
+    inputs: tuple[str, ...]
     trained: bool
     layers: dict[str, LayerDescription] = field(default_factory=dict)
     parameters: dict[str, _Shape] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class _Version:
 
 
 def describe(
-    model: nn.Module, source: str, input_shape: tuple[int, ...], trained: bool
+    model: nn.Module, source: str, inputs: tuple[InputSpec, ...], trained: bool
 ) -> tuple[Description, dict[str, Tensor]]:
     """The description of ``model``, and the tensors to store beside it."""
     reference = build(source, "meta").model
@@ -102,7 +102,8 @@ def describe(
         for name, parameter in model.named_parameters()
         if name.rpartition(".")[0] not in layers and shapes.get(name) != tuple(parameter.shape)
     }
-    return Description(VERSION, source, input_shape, trained, layers, bare, tied), tensors
+    texts = tuple(str(one) for one in inputs)
+    return Description(VERSION, source, texts, trained, layers, bare, tied), tensors
 
 
 def to_metadata(description: Description) -> dict[str, str]:
@@ -133,10 +134,18 @@ def read_description(metadata: dict[str, str], file: str) -> Description:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "description"
         raise ModelUnreadable(f"{file}: {where}: {first['msg']}.") from error
-    if math.prod(found.input_shape) > _MOST_INPUT_ELEMENTS:
-        shape = "×".join(map(str, found.input_shape))
-        raise ModelUnreadable(f"{file} describes a model with an input of {shape}: too large.")
+    try:
+        inputs_of(found)
+    except ValueError as error:
+        raise ModelUnreadable(
+            f"{file} describes a model with an unusable input: {error}."
+        ) from error
     return found
+
+
+def inputs_of(description: Description) -> tuple[InputSpec, ...]:
+    """The inputs of the described model."""
+    return tuple(InputSpec.parse(one) for one in description.inputs)
 
 
 def rebuild(description: Description, tensors: dict[str, Tensor]) -> nn.Module:

@@ -1,76 +1,84 @@
-"""From what the user names to a model in memory."""
+"""From what the user names to a model in memory: which way of opening it takes."""
 
 import os
-from dataclasses import dataclass
+import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.errors import ModelNotFound, ModelUnreadable
+from engine.job import Job
+from engine.lazy import resolve
+from engine.requests import OpenRequest
 from engine.resources import resource
 from engine.sources import demo
 from engine.sources.architectures import DEMO, build
-from engine.sources.description import Description, read_description, rebuild
+from engine.sources.description import Description, inputs_of, read_description, rebuild
+from engine.sources.opened import OpenedModel
 from engine.state import ModelInfo
 from engine.tracing import sample_inputs
 
-
-@dataclass(frozen=True)
-class OpenedModel:
-    """A model ready for a session.
-
-    Attributes:
-        architecture: the name that builds its unpruned structure.
-        data: name of the data set that belongs to it; "" when none is known.
-    """
-
-    info: ModelInfo
-    model: nn.Module
-    inputs: tuple[Tensor, ...]
-    architecture: str
-    data: str
+# ``package.module:function`` or ``path/file.py:function``, perhaps with arguments.
+_FACTORY = re.compile(r"(?:.+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*(?:\(.*\))?", re.DOTALL)
+_CATALOGUES = ("torchvision:", "timm:")
 
 
-def open_source(source: str) -> OpenedModel:
-    """Open the demo, a torchvision model by name, or an exported checkpoint by path.
+def open_source(request: OpenRequest, job: Job) -> OpenedModel:
+    """Open the demo, a catalogued model, a file or what a Python factory makes.
 
     A path is what exists as a file, or looks like one (a suffix or a separator).
 
     Raises:
         ModelNotFound: nothing has that name.
-        ModelUnreadable: the file is there but cannot be opened; the message says why.
+        ModelUnreadable: it is there but cannot be opened, or not without an answer of the user's;
+            the message says why.
     """
+    source = request.source
+    if source == DEMO or source.startswith(_CATALOGUES):
+        return _catalogued(request)
+    if _FACTORY.fullmatch(source) and not os.path.lexists(source):
+        opened: OpenedModel = resolve("engine.sources.factories:open_factory")(source, request, job)
+        return opened
+    if _is_path(source):
+        return _file(Path(source), request, job)
+    return _catalogued(request)
+
+
+def _is_path(source: str) -> bool:
     path = Path(source)
     # os.path, as Path's own raise for names that are too long to be any file's
     named = bool(source) and os.path.lexists(source)
     if named and source.isidentifier() and os.path.isdir(source):  # noqa: PTH112
         named = False  # a folder called resnet18 does not hide the model
-    if source != DEMO and (path.suffix in _SUFFIXES or named or len(path.parts) > 1):
-        return _checkpoint(path)
-    architecture = build(source)
+    return path.suffix in _SUFFIXES or named or len(path.parts) > 1
+
+
+_SUFFIXES = frozenset(
+    {".safetensors", ".pt", ".pth", ".bin", ".pt2", ".onnx", ".ckpt", ".h5", ".npz", ".json", ".py"}
+)
+
+
+def _catalogued(request: OpenRequest) -> OpenedModel:
+    architecture = build(request.source)
     data = ""
-    if source == DEMO:
+    if request.source == DEMO:
         tensors, _ = read_tensors(resource(demo.WEIGHTS))
         architecture.model.load_state_dict(tensors, strict=True, assign=True)
         data = "digits"
-    name = "digits_net" if source == DEMO else architecture.source.partition(":")[2]
-    info = ModelInfo(name, architecture.source, architecture.input_shape, trained=source == DEMO)
-    inputs = sample_inputs([architecture.input_shape])
+    trained = request.source == DEMO
+    name = "digits_net" if trained else architecture.source.partition(":")[2]
+    info = ModelInfo(name, architecture.source, architecture.inputs, trained=trained)
+    inputs = sample_inputs(architecture.inputs)
     return OpenedModel(info, architecture.model, inputs, architecture.source, data)
 
 
-_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".bin", ".pt2", ".onnx", ".ckpt", ".h5"})
-
-
-def _checkpoint(path: Path) -> OpenedModel:
+def _file(path: Path, request: OpenRequest, job: Job) -> OpenedModel:
     tensors, metadata = read_tensors(path)
     description = read_description(metadata, path.name)
     model = rebuild(description, tensors)
-    info = ModelInfo(
-        path.stem, str(path.resolve()), tuple(description.input_shape), description.trained
-    )
-    inputs = sample_inputs([info.input_shape])
+    info = ModelInfo(path.stem, str(path.resolve()), inputs_of(description), description.trained)
+    inputs = sample_inputs(info.inputs)
     return OpenedModel(info, model, inputs, description.source, _data_of(description))
 
 

@@ -158,6 +158,7 @@ def evaluation(runs: int) -> Iterator[Figure]:
     from engine.edits import PruneChannels
     from engine.job import Job
     from engine.layers import LayerId
+    from engine.requests import OpenRequest
     from engine.session import open_model
     from engine.sources.opening import open_source
 
@@ -166,7 +167,7 @@ def evaluation(runs: int) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "pruned.safetensors")
         session.export(path, "checkpoint", Job())
-        model = open_source(path).model
+        model = open_source(OpenRequest(path), Job()).model
     from engine.datasets import digits
 
     split = digits().validation
@@ -193,9 +194,10 @@ def resnet50():
     """The model with random weights, and its input."""
     from torchvision.models import resnet50 as build
 
+    from engine.requests import InputSpec
     from engine.tracing import sample_inputs
 
-    return build(weights=None).eval(), sample_inputs([(1, 3, 224, 224)])
+    return build(weights=None).eval(), sample_inputs([InputSpec((1, 3, 224, 224))])
 
 
 if __name__ == "__main__":

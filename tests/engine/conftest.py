@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from engine.job import Job
+from engine.requests import InputSpec
 from engine.session import ModelSession, open_model
 from engine.sources.opening import OpenedModel
 from engine.state import ModelInfo
@@ -40,8 +41,8 @@ def session_of() -> Callable[..., ModelSession]:
 
     def make(model: nn.Module, *shape: int, **settings: int) -> ModelSession:
         dtype = next((one.dtype for one in model.parameters()), torch.float32)
-        inputs = tuple(one.to(dtype) for one in sample_inputs([shape]))
-        info = ModelInfo("toy", "toy", shape, trained=False)
+        inputs = tuple(one.to(dtype) for one in sample_inputs([InputSpec(shape)]))
+        info = ModelInfo("toy", "toy", (InputSpec(shape),), trained=False)
         return ModelSession(OpenedModel(info, model.eval(), inputs, "toy", ""), **settings)
 
     return make

@@ -24,6 +24,7 @@ from engine.pruning import groups
 from engine.pruning.channels import ChannelPruning
 from engine.pruning.groups import ChannelGroups, Member, time_limit
 from engine.quantization.static import StaticQuantization
+from engine.requests import InputSpec
 from engine.session import ModelSession
 from engine.sharing import tensors_of
 from engine.sources.architectures import build
@@ -66,7 +67,7 @@ def alive(model: nn.Module) -> nn.Module:
 
 def seen(model: nn.Module, *shape: int) -> Subject:
     dtype = next(iter(model.parameters())).dtype
-    return look_at(model, tuple(one.to(dtype) for one in sample_inputs([shape])))
+    return look_at(model, tuple(one.to(dtype) for one in sample_inputs([InputSpec(shape)])))
 
 
 def decided(subject: Subject, *layers: str, ratio: float, **wish: object) -> AppliedEdit:
@@ -560,7 +561,7 @@ def test_a_network_that_shuffles_channels_is_refused_in_time(
 ) -> None:
     monkeypatch.setattr(groups, "ANALYSIS_SECONDS", 3.0)
     architecture = build("shufflenet_v2_x0_5")
-    subject = look_at(architecture.model, sample_inputs([(1, 3, 64, 64)]))
+    subject = look_at(architecture.model, sample_inputs([InputSpec((1, 3, 64, 64))]))
     edit = PruneChannels((LayerId("stage2.0.branch2.0"),), 0.3)
     with pytest.raises(EditRefused) as caught:
         carried_out(AppliedEdit(edit, ChannelPruning().decide(edit, subject, Job())), subject)
@@ -571,7 +572,7 @@ def test_a_network_that_shuffles_channels_is_refused_in_time(
 @pytest.mark.slow
 def test_a_network_of_windowed_attention_is_pruned_where_it_can_be() -> None:
     architecture = build("swin_t")
-    subject = look_at(architecture.model, sample_inputs([architecture.input_shape]))
+    subject = look_at(architecture.model, sample_inputs(architecture.inputs))
     applied = decided(subject, "features.1.0.mlp.0", ratio=0.5)
     assert set(removed(applied.decision)) == {
         ("features.1.0.mlp.0", "out"),

@@ -125,7 +125,7 @@ def test_the_description_lists_what_differs_and_nothing_else(
     path = tmp_path / "model.safetensors"
     demo.export(str(path), "checkpoint", job)
     plain = {
-        "version": 1, "source": "demo", "input_shape": [1, 1, 8, 8], "trained": True,
+        "version": 2, "source": "demo", "inputs": ["1x1x8x8"], "trained": True,
         "layers": {}, "parameters": {}, "tied": {},
     }  # fmt: skip
     assert described(path) == plain

@@ -21,12 +21,13 @@ from engine.job import Job
 from engine.layers import LayerId
 from engine.metrics import ACCURACY
 from engine.quantization.static import StaticQuantization, _folded
+from engine.requests import InputSpec
 from engine.session import ModelSession
 from engine.tracing import sample_inputs
 
 
 def seen(model: nn.Module, *shape: int, data: DataSet | None = None) -> Subject:
-    return look_at(model.eval(), sample_inputs([shape]), data)
+    return look_at(model.eval(), sample_inputs([InputSpec(shape)]), data)
 
 
 def decided(subject: Subject, *layers: str, samples: int = 256) -> LayersQuantized:

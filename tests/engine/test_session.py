@@ -33,6 +33,7 @@ from engine.layers import LayerId
 from engine.lazy import resolve
 from engine.metrics import ACCURACY, ENERGY, LATENCY, MACS, SIZE, Limit
 from engine.profiling import latency
+from engine.requests import InputSpec, OpenRequest
 from engine.session import ModelSession, open_model
 from engine.sharing import share_for_running, unshared_bytes
 from engine.sources.architectures import build
@@ -68,7 +69,7 @@ def _children_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 @cache
 def opened() -> OpenedModel:
     """The demo, opened once: no session may change it, which every test here relies on."""
-    return open_source("demo")
+    return open_source(OpenRequest("demo"), Job())
 
 
 def fresh(budget: int = 1 << 30, data: bool = True) -> ModelSession:
@@ -725,4 +726,4 @@ def test_tests_with_a_shared_base_have_left_it_as_it_was() -> None:
 
 
 def test_the_sample_input_is_the_same_in_every_process() -> None:
-    assert torch.equal(opened().inputs[0], sample_inputs([(1, 1, 8, 8)])[0])
+    assert torch.equal(opened().inputs[0], sample_inputs([InputSpec((1, 1, 8, 8))])[0])

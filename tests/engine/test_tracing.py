@@ -18,13 +18,14 @@ from engine.errors import ForwardFailed
 from engine.layers import ROOT, LayerId, LayerTree
 from engine.metrics import ENERGY, MACS
 from engine.operators import Operator, Window, Work
+from engine.requests import InputSpec
 from engine.session import ModelSession
 from engine.sources.architectures import build
 from engine.tracing import Trace, sample_inputs, trace
 
 
 def traced(model: nn.Module, *shape: int) -> Trace:
-    return trace(model, sample_inputs([shape]))
+    return trace(model, sample_inputs([InputSpec(shape)]))
 
 
 def product(found: Trace) -> Operator:
@@ -192,7 +193,7 @@ def test_a_shared_module_is_one_layer_that_runs_twice() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.second(self.first(x))
 
-    subject = look_at(Twice(), sample_inputs([(1, 4)]))
+    subject = look_at(Twice(), sample_inputs([InputSpec((1, 4))]))
     assert [layer.id for layer in subject.tree] == ["", "first"]
     assert subject.tree[LayerId("first")].aliases == ("second",)
     assert subject.tree[LayerId("first")].parameters == 20
@@ -225,7 +226,7 @@ def test_a_layer_that_is_not_run_has_no_shape() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.used(x)
 
-    tree = look_at(Idle(), sample_inputs([(1, 2)])).tree
+    tree = look_at(Idle(), sample_inputs([InputSpec((1, 2))])).tree
     assert tree[LayerId("used")].output_shape == (1, 2)
     assert tree[LayerId("unused")].output_shape is None
     assert tree[LayerId("unused")].parameters == 6
@@ -274,7 +275,7 @@ def test_operators_without_a_rule_are_listed_and_not_zero(
 def test_torchvision_publishes_the_same_figures(name: str) -> None:
     architecture = build(name, "meta")
     published = next(iter(models.get_model_weights(name))).meta
-    model, inputs = architecture.model, sample_inputs([architecture.input_shape])
+    model, inputs = architecture.model, sample_inputs(architecture.inputs)
     subject = look_at(model, inputs)
     assert sum(layer.parameters for layer in subject.tree) == published["num_params"]
 
@@ -296,7 +297,7 @@ def test_torchvision_publishes_the_same_figures(name: str) -> None:
 
 def test_resnet50_to_the_last_parameter() -> None:
     architecture = build("resnet50", "meta")
-    subject = look_at(architecture.model, sample_inputs([architecture.input_shape]))
+    subject = look_at(architecture.model, sample_inputs(architecture.inputs))
     own = subject.trace.operators.macs()
     assert subject.tree.inclusive(own)[ROOT] == 4_089_184_256
     assert sum(layer.parameters for layer in subject.tree) == 25_557_032
@@ -469,7 +470,7 @@ def assert_adds_up(tree: LayerTree, own: dict[LayerId, int]) -> None:
 @pytest.mark.parametrize("name", ["demo", "swin_t", "efficientnet_b0"])
 def test_parents_add_up(name: str) -> None:
     architecture = build(name, "meta")
-    subject = look_at(architecture.model, sample_inputs([architecture.input_shape]))
+    subject = look_at(architecture.model, sample_inputs(architecture.inputs))
     assert_adds_up(subject.tree, subject.trace.operators.macs())
 
 
@@ -513,7 +514,7 @@ def built(plan: object) -> tuple[nn.Module, int]:
 @settings(max_examples=30)
 def test_generated_containers_add_up_to_what_they_were_built_of(plan: object) -> None:
     model, macs = built(plan)
-    subject = look_at(model, sample_inputs([(1, 4)]))
+    subject = look_at(model, sample_inputs([InputSpec((1, 4))]))
     own = subject.trace.operators.macs()
     assert_adds_up(subject.tree, own)
     assert sum(own.values()) == macs

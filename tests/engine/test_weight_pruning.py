@@ -16,6 +16,7 @@ from engine.errors import EditRefused, RecipeMismatch
 from engine.job import Job
 from engine.layers import LayerId
 from engine.pruning.weights import WeightPruning, kept
+from engine.requests import InputSpec
 from engine.session import ModelSession
 from engine.tracing import sample_inputs
 
@@ -23,7 +24,7 @@ WEIGHT = LayerId("0")
 
 
 def subject_of(layer: nn.Module, *shape: int) -> Subject:
-    return look_at(nn.Sequential(layer).eval(), sample_inputs([shape]))
+    return look_at(nn.Sequential(layer).eval(), sample_inputs([InputSpec(shape)]))
 
 
 def linear(weight: Tensor) -> Subject:

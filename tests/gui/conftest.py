@@ -14,6 +14,7 @@ from engine import (
     Effect,
     EngineError,
     HistoryEntry,
+    InputSpec,
     Layer,
     LayerId,
     LayerTree,
@@ -111,7 +112,7 @@ def _state(name: str, layers: list[Layer], share: float = 1.0) -> ModelState:
 def base_snapshot() -> Snapshot:
     """The model as opened: trained, measured, nothing edited."""
     state = _state("base", _layers())
-    model = ModelInfo("digits_net", "demo", (1, 1, 8, 8), trained=True)
+    model = ModelInfo("digits_net", "demo", (InputSpec((1, 1, 8, 8)),), trained=True)
     return Snapshot(model, state, state, (), 0)
 
 
@@ -146,7 +147,9 @@ def large_snapshot(blocks: int) -> Snapshot:
     energy = {f"block{i}": {"compute": 1e-6 * (1 + i % 7), "DRAM": 2e-6} for i in range(blocks)}
     table = MeasurementTable((_series("energy", 1.0, energy, hardware="Eyeriss", batch="1"),))
     state = ModelState("base", LayerTree(layers), table)
-    return Snapshot(ModelInfo("large", "large", (1, 3, 8, 8), False), state, state, (), 0)
+    return Snapshot(
+        ModelInfo("large", "large", (InputSpec((1, 3, 8, 8)),), False), state, state, (), 0
+    )
 
 
 def effect_of(edit: Edit) -> Effect:
