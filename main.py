@@ -12,16 +12,20 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import (
     METRICS,
+    ConsentNeeded,
     EngineError,
+    InputSpec,
     Job,
     LayerTree,
     Limit,
     ModelState,
+    OpenRequest,
     Provenance,
     PruneChannels,
     Quantize,
@@ -43,6 +47,7 @@ DEMO_LAYER = "stage1.block0.conv2"
 DEMO_RATIO = 0.3
 PICTURE_SECONDS = 180
 MOST_PIXELS = 16_384  # a side
+_MOST_RUNS = 8
 
 _EXIT_CODES = """exit codes:
   0  done
@@ -102,12 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_window_options(one, argparse.SUPPRESS)
 
     one = command("inspect", _inspect, "show layer by layer what a model costs")
-    one.add_argument("model", metavar="MODEL", help=_MODEL)
+    _add_model(one)
     one.add_argument("--latency", action="store_true", help="measure latency on this machine too")
     _add_json(one)
 
     one = command("apply", _apply, "apply a recipe and export the result")
-    one.add_argument("model", metavar="MODEL", help=_MODEL)
+    _add_model(one)
     one.add_argument("recipe", metavar="RECIPE", type=Path, help="a recipe that Secateur saved")
     one.add_argument(
         "--out",
@@ -119,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_json(one)
 
     one = command("evaluate", _evaluate, "measure accuracy and check limits")
-    one.add_argument("model", metavar="MODEL", help=_MODEL)
+    _add_model(one)
     one.add_argument("--data", metavar="NAME", help="data set, such as “digits”; the model's own")
     one.add_argument("--recipe", type=Path, metavar="FILE", help="apply this recipe first")
     one.add_argument("--min-accuracy", metavar="A", help="0 to 1, or a share of base such as 99%%")
@@ -137,8 +142,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_MODEL = "“demo”, a torchvision name such as resnet50, or a checkpoint that Secateur exported"
+_MODEL = (
+    "“demo”, a name that “catalogue” lists such as resnet50 (resnet50@IMAGENET1K_V2 with published "
+    "weights), a checkpoint, an exported program, an ONNX file, or a Python factory such as "
+    "package.module:function or file.py:function(depth=18)"
+)
 _EXAMPLES = {"energy": "50uJ", "latency": "2ms", "size": "200kB"}
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=_MODEL)
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="shape and type of one input, such as 1x3x224x224 or 1x128:int64<30522; once for each",
+    )
+    parser.add_argument(
+        "--architecture",
+        default="",
+        metavar="NAME",
+        help="what a checkpoint's tensors belong to: a catalogue name or a Python factory",
+    )
+    parser.add_argument(
+        "--trust", action="store_true", help="let the code that the file holds or names run"
+    )
+    parser.add_argument(
+        "--download", action="store_true", help="fetch published weights that are not here yet"
+    )
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -203,7 +235,7 @@ def _size(wish: str) -> tuple[int, int]:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    session = _open(options.model)
+    session = _open(options)
     if options.latency:
         with _progress() as job:
             session.measure_latency(job)
@@ -217,7 +249,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _apply(options: argparse.Namespace) -> int:
     kind = _export_format(options.out)
-    session = _open(options.model)
+    session = _open(options)
     with _progress() as job:
         session.apply_recipe(str(options.recipe), job)
         report = session.export(str(options.out), kind, job)
@@ -237,7 +269,7 @@ def _apply(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     limits = _limits(options)
-    session = _open(options.model)
+    session = _open(options)
     with _progress() as job:
         if options.data is not None:
             session.load_data(options.data, job)
@@ -284,7 +316,7 @@ def _demo(options: argparse.Namespace, told: str = "") -> int:
         ) from error
     checkpoint, recipe = folder / "digits_net.safetensors", folder / "recipe.json"
     picture: Path | None = folder / "window.png"
-    session = _open("demo")
+    session = _open_demo()
     with _progress() as job:
         session.evaluate(job)
         tree = session.snapshot.base.tree
@@ -345,11 +377,47 @@ def _draw(recipe: Path, picture: Path) -> str:
 # -- what they share
 
 
-def _open(source: str) -> ModelSession:
+def _open(options: argparse.Namespace) -> ModelSession:
+    """Open what the command line names; with ``--trust`` its code may run."""
     from engine import open_model  # imports torch: seconds that `--help` need not take
 
+    request = OpenRequest(
+        options.model,
+        inputs=tuple(_input(wish) for wish in options.input),
+        architecture=options.architecture,
+        download=options.download,
+    )
     with _progress() as job:
-        return open_model(source, job)
+        while True:
+            try:
+                return open_model(request, job)
+            except ConsentNeeded as needed:
+                digest = needed.details["digest"]
+                if not options.trust or digest in request.trusted:
+                    raise _with_runs(needed) from None
+                request = replace(request, trusted=request.trusted | {digest})
+
+
+def _open_demo() -> ModelSession:
+    from engine import open_model
+
+    with _progress() as job:
+        return open_model("demo", job)
+
+
+def _input(wish: str) -> InputSpec:
+    try:
+        return InputSpec.parse(wish)
+    except ValueError as error:
+        raise EngineError(f"The input: {error}.", "Give --input once for each input.") from error
+
+
+def _with_runs(needed: ConsentNeeded) -> EngineError:
+    """The question as a terminal puts it: what would run, and the flag that allows it."""
+    runs = needed.details["runs"]
+    shown = ", ".join(runs[:_MOST_RUNS]) + (", …" if len(runs) > _MOST_RUNS else "")
+    names = f" It would call {shown}." if runs else ""
+    return EngineError(f"{needed}{names}", "If you trust where it comes from, add --trust.")
 
 
 def _export_format(path: Path) -> Any:
@@ -455,7 +523,8 @@ def _model_facts(snapshot: Snapshot) -> dict[str, Any]:
         "model": snapshot.model.name,
         "source": snapshot.model.source,
         "trained": snapshot.model.trained,
-        "input_shape": list(snapshot.model.input_shape),
+        "inputs": [str(spec) for spec in snapshot.model.inputs],
+        "notes": list(snapshot.model.notes),
         **_totals(snapshot.current),
         "unattributed": sorted(unattributed),
         "conditions": _conditions(snapshot.current),
@@ -540,6 +609,8 @@ def _print_totals(snapshot: Snapshot) -> None:
         print(f"{metric.title}: {value}{exact} ({origin})")
         if series.unattributed:
             print(f"  without a rule, not in the total: {', '.join(series.unattributed)}")
+    for note in snapshot.model.notes:
+        print(note)
     if not snapshot.model.trained:
         print("The weights are random: accuracy would mean nothing.")
 
@@ -572,7 +643,7 @@ def _print_comparison(snapshot: Snapshot) -> None:
 
 
 def _shape(snapshot: Snapshot) -> str:
-    return "×".join(map(str, snapshot.model.input_shape))
+    return ", ".join(str(spec).replace("x", "×") for spec in snapshot.model.inputs)
 
 
 def _plain(name: str) -> Any:

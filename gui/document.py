@@ -6,15 +6,18 @@ sees frozen snapshots.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from PySide6.QtCore import QObject, Signal
 
 import engine
 from engine import (
     Change,
+    DataRequest,
     Edit,
     Effect,
     EngineError,
@@ -22,6 +25,7 @@ from engine import (
     Job,
     Limit,
     Metric,
+    OpenRequest,
     Part,
     Snapshot,
 )
@@ -32,7 +36,9 @@ from gui.settings import Settings
 if TYPE_CHECKING:
     from engine import ModelSession
 
-Opener: TypeAlias = "Callable[[str, Job], ModelSession]"
+Opener: TypeAlias = "Callable[[OpenRequest, Job], ModelSession]"
+Request: TypeAlias = OpenRequest | DataRequest
+Answerer: TypeAlias = Callable[[Request, EngineError], bool]
 Step: TypeAlias = "Callable[[ModelSession, Job], Change | None]"
 
 EVERYTHING = Part.MODEL | Part.LAYERS | Part.METRICS | Part.HISTORY | Part.LIMITS | Part.DATA
@@ -48,6 +54,10 @@ class Document(QObject):
         failed: the exception that ended a job.
         exported: the :class:`engine.ExportReport` of a written file.
         recipe_saved: the paths of the files that make up a recipe.
+
+    Attributes:
+        answerer: is told of a request that could not be met, and why, before ``failed`` is. It
+            may ask the user and make an amended request; True says that it has taken over.
 
     Args:
         opener: stands in for :func:`engine.open_model`, which imports torch.
@@ -69,6 +79,7 @@ class Document(QObject):
     ) -> None:
         super().__init__(parent)
         self.jobs = jobs
+        self.answerer: Answerer | None = None
         self._settings = settings
         self._opener = opener
         # Only functions on the model thread look into a session; here it is a name for one.
@@ -95,12 +106,12 @@ class Document(QObject):
         """Whether a model is being opened."""
         return self._opening is not None
 
-    def open(self, source: str) -> None:
+    def open(self, request: OpenRequest) -> None:
         """Open a model; the one that is open stays until that has succeeded."""
 
         def work(job: Job) -> tuple[ModelSession, Change]:
             open_model = self._opener if self._opener is not None else engine.open_model
-            session = open_model(source, job)
+            session = open_model(request, job)
             snapshot = session.snapshot
             layers = frozenset(layer.id for layer in snapshot.current.tree)
             self._opened = session
@@ -112,9 +123,10 @@ class Document(QObject):
 
         self.jobs.cancel_preview()  # it is about a model that goes
         self._cancel_follow_ups()
-        title = self.tr("Opening %s") % source_name(source)
-        self._opening = self.jobs.submit(title, work, on_done, self.failed.emit)
-        self.opening_changed.emit(source)
+        title = self.tr("Opening %s") % source_name(request.source)
+        refused = partial(self._refuse, request)
+        self._opening = self.jobs.submit(title, work, on_done, refused)
+        self.opening_changed.emit(request.source)
 
     def apply(self, edit: Edit) -> None:
         """Apply the edit, behind those already applied."""
@@ -151,12 +163,13 @@ class Document(QObject):
             self.tr("Measuring latency"), lambda session, job: session.measure_latency(job)
         )
 
-    def load_data(self, name: str) -> None:
-        """Choose the data set that accuracy is taken on."""
+    def load_data(self, request: DataRequest) -> None:
+        """Choose the data that accuracy is taken on."""
         self._submit(
-            self.tr("Loading %s") % name,
-            lambda session, job: session.load_data(name, job),
+            self.tr("Loading %s") % source_name(request.source),
+            lambda session, job: session.load_data(request, job),
             self._edited,
+            on_error=partial(self._refuse, request),
         )
 
     def set_limits(self, limits: tuple[Limit, ...]) -> None:
@@ -240,6 +253,7 @@ class Document(QObject):
         step: Step,
         on_done: Callable[[Change | None], None] | None = None,
         idle: bool = False,
+        on_error: Callable[[BaseException], None] | None = None,
     ) -> int:
         meant = self._shown
         announce = on_done or self._committed
@@ -251,7 +265,13 @@ class Document(QObject):
             if meant is None or meant is self._shown:  # else another model was opened meanwhile
                 announce(change)
 
-        return self.jobs.submit(title, work, deliver, self.failed.emit, idle)
+        return self.jobs.submit(title, work, deliver, on_error or self.failed.emit, idle)
+
+    def _refuse(self, request: Request, error: BaseException) -> None:
+        """Report why a request could not be met, unless the user can say what it lacks."""
+        asked = isinstance(error, EngineError) and self.answerer is not None
+        if not (asked and self.answerer(request, error)):
+            self.failed.emit(error)
 
     def _submit_edit(self, title: str, step: Step) -> None:
         """Queue a step to another state; what is being measured of this one can wait."""
@@ -295,9 +315,16 @@ class Document(QObject):
             self.busy_changed.emit(self._busy)
 
 
+# A module or a file, a function in it, and perhaps its arguments.
+_FACTORY: Final = re.compile(r"(?P<where>.+):(?P<call>[^\W\d]\w*(\(.*\))?)", re.DOTALL)
+
+
 def source_name(source: str) -> str:
     """A short name for a source: the file of a path, the name of a catalogued model."""
     name = source.removeprefix("torchvision:")
+    factory = _FACTORY.fullmatch(name)
+    if factory is not None:
+        return f"{Path(factory['where']).name}:{factory['call']}"
     return Path(name).name or name
 
 

@@ -177,7 +177,8 @@ class MainWindow(QMainWindow):
     def _facts_of(self, snapshot: Snapshot) -> str:
         model, data = snapshot.model, snapshot.data
         batch = self.tr("batch %s") % model.batch
-        facts = [model.name, self.tr("input %s") % fmt.shape(model.input_shape), batch]
+        inputs = ", ".join(fmt.shape(spec.shape) for spec in model.inputs)
+        facts = [model.name, self.tr("input %s") % inputs, batch]
         if not model.trained:
             facts.append(self.tr("untrained"))
         if data is not None:

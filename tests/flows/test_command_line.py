@@ -105,7 +105,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_inspect_gives_plain_numbers_that_add_up() -> None:
     facts = run("inspect", "demo", "--json").facts
     assert (facts["model"], facts["source"], facts["trained"]) == ("digits_net", "demo", True)
-    assert facts["input_shape"] == [1, 1, 8, 8]
+    assert facts["inputs"] == ["1x1x8x8"]
     # By hand: kernel area x inputs x outputs x output positions of each convolution, and the head.
     assert facts["macs"] == 64 * 9 * 32 + 16 * (
         9 * 32 * 64 + 9 * 64 * 64 + 32 * 64 + 2 * 9 * 64 * 64 + 9 * 64 + 64 * 128
