@@ -7,35 +7,42 @@ import io
 import json
 import math
 import os
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import (
+    METRIC_NAMES,
     METRICS,
     ConsentNeeded,
+    DataRequest,
     EngineError,
     InputSpec,
     Job,
+    LayerId,
     LayerTree,
     Limit,
     ModelState,
     OpenRequest,
+    Preprocessing,
     Provenance,
     PruneChannels,
     Quantize,
+    RunSettings,
     Snapshot,
     run_application,
     run_in_child,
+    write_atomically,
 )
 from engine.child import FLAG, serve
+from gui import catalogue_text, profile_text, system
 from gui import format as text
-from gui import system
 
 if TYPE_CHECKING:
     from engine import ModelSession
@@ -125,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
 
     one = command("evaluate", _evaluate, "measure accuracy and check limits")
     _add_model(one)
-    one.add_argument("--data", metavar="NAME", help="data set, such as “digits”; the model's own")
+    _add_data(one)
     one.add_argument("--recipe", type=Path, metavar="FILE", help="apply this recipe first")
     one.add_argument("--min-accuracy", metavar="A", help="0 to 1, or a share of base such as 99%%")
     for key in ("energy", "latency", "size"):
@@ -135,6 +142,12 @@ def _parser() -> argparse.ArgumentParser:
             help=f"such as {_EXAMPLES[key]}, or a share of base such as 50%%",
         )
     _add_json(one)
+
+    _add_profile(command("profile", _profile, "measure where time and memory go on this machine"))
+
+    _add_catalogue(
+        command("catalogue", _catalogue, "compare the models that can be opened by name")
+    )
 
     one = command("demo", _demo, "do the main job on the embedded model: prune, quantize, export")
     one.add_argument("--out", type=Path, default=Path(DEMO_FOLDER), metavar="DIR")
@@ -173,7 +186,96 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_json(parser: argparse.ArgumentParser) -> None:
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="apply this recipe first")
+    for name, summary in (
+        ("latency", "of every layer; with --memory what is shown when nothing is named"),
+        ("memory", "that activations take at most, while each layer runs"),
+        ("operators", "by torch.profiler, with their layers"),
+        ("python", "calls, by cProfile"),
+        ("roofline", "layers under what this machine reaches at best"),
+    ):
+        parser.add_argument(f"--{name}", action="store_true", help=summary)
+    parser.add_argument("--lines", metavar="LAYER", help="time per line of that layer's forward")
+    parser.add_argument(
+        "--follow", action="store_true", help="with --lines, of functions it calls as well"
+    )
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="write a Chrome trace (.json)")
+    parser.add_argument("--prof", type=Path, metavar="FILE", help="write Python's profile (.prof)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--threads", type=int, default=0, metavar="N")
+    parser.add_argument("--batch", type=int, default=0, metavar="N", help="samples at once")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="")
+    for name, summary in (
+        ("channels-last", "memory order of images"),
+        ("autocast", "let torch choose lower precision operator by operator"),
+        ("backward", "run the gradient's pass as well"),
+    ):
+        parser.add_argument(f"--{name}", action="store_true", help=summary)
+    _add_json(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="“digits”, a folder of pictures, torchvision:CLASS:FOLDER, a file of tensors (.npz, "
+        ".safetensors), or a Python factory; the model's own when left out",
+    )
+    parser.add_argument(
+        "--metric",
+        default="",
+        metavar="NAME",
+        help=f"{', '.join(METRIC_NAMES)}, or a Python function of outputs and targets",
+    )
+    parser.add_argument(
+        "--preprocess",
+        metavar="STEPS",
+        help="such as resize=256,crop=224,mean=0.485,0.456,0.406,std=0.229,0.224,0.225; as the "
+        "model's weights were evaluated when left out",
+    )
+    parser.add_argument(
+        "--skip-broken", action="store_true", help="leave out samples that cannot be read"
+    )
+    parser.add_argument(
+        "--most", type=int, default=0, metavar="N", help="judge by at most N samples"
+    )
+
+
+def _add_catalogue(parser: argparse.ArgumentParser) -> None:
+    columns = ", ".join(catalogue_text.COLUMNS)
+    parser.add_argument(
+        "pattern",
+        nargs="*",
+        metavar="PATTERN",
+        help="words and bounds such as “resnet params<30M”, or a glob such as “vit_*”",
+    )
+    parser.add_argument("--task", choices=catalogue_text.TASKS, default="")
+    parser.add_argument(
+        "--sort",
+        choices=catalogue_text.COLUMNS,
+        default="accuracy",
+        metavar="COLUMN",
+        help=f"one of {columns}; accuracy when left out",
+    )
+    parser.add_argument(
+        "--pareto",
+        metavar="X,Y",
+        help="only models that no other beats in both columns, such as macs,accuracy",
+    )
+    parser.add_argument("--energy", action="store_true", help="model energy per inference too")
+    parser.add_argument("--latency", action="store_true", help="measure latency here too")
+    parser.add_argument(
+        "--all", action="store_true", help="all published weights, not the best of each model alone"
+    )
+    parser.add_argument("--timm", action="store_true", help="list timm's models too")
+    form = parser.add_mutually_exclusive_group()
+    _add_json(form)
+    form.add_argument("--csv", action="store_true", help="print comma-separated values in SI units")
+
+
+def _add_json(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="print plain numbers in SI units")
 
 
@@ -191,6 +293,12 @@ def _add_window_options(parser: argparse.ArgumentParser, default: str | None = N
     )
     parser.add_argument(
         "--size", default=default or "1280x800", metavar="WxH", help="of the picture"
+    )
+    parser.add_argument(
+        "--view",
+        choices=("latency", "operators", "flame", "python", "lines", "roofline"),
+        default=default,
+        help="of profiling, to be measured for the picture",
     )
 
 
@@ -221,6 +329,7 @@ def _window(options: argparse.Namespace) -> int:
         None if options.recipe is None else str(options.recipe),
         None if options.picture is None else str(options.picture),
         size,
+        options.view or "",
         options.started,
     )
 
@@ -271,8 +380,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     limits = _limits(options)
     session = _open(options)
     with _progress() as job:
-        if options.data is not None:
-            session.load_data(options.data, job)
+        _load_data(session, options, job)
         if options.recipe is not None:
             session.apply_recipe(str(options.recipe), job)
         if not session.snapshot.cursor and any(limit.relative for limit in limits):
@@ -293,12 +401,114 @@ def _evaluate(options: argparse.Namespace) -> int:
              "relative": one.limit.relative, "met": one.met}
             for one in snapshot.limits
         ]  # fmt: skip
-        _print_json(facts)
+        _print_json(facts | _data_facts(snapshot))
     else:
         _print_comparison(snapshot)
+        _print_data(snapshot)
         for status in snapshot.limits:
             print(f"{text.limit_text(status.limit)}: {'met' if status.met else 'not met'}")
     return UNMET if unmet else OK
+
+
+def _profile(options: argparse.Namespace) -> int:
+    if options.follow and options.lines is None:
+        raise EngineError("--follow says how --lines is done.", "Name a layer by --lines.")
+    settings = RunSettings(
+        options.device, options.threads, options.batch, options.dtype,
+        options.channels_last, options.autocast, options.backward,
+    )  # fmt: skip
+    session = _open(options)
+    with _progress() as job:
+        if options.recipe is not None:
+            session.apply_recipe(str(options.recipe), job)
+        profiles = _taken_profiles(session, options, settings, job)
+    files = _write_profiles(options, profiles)
+    if options.json:
+        found = {name: profile_text.facts(profile) for name, profile in profiles.items()}
+        _print_json(
+            {"model": session.snapshot.model.name, **profile_text.layer_facts(session.snapshot),
+             **found, "files": files}
+        )  # fmt: skip
+        return OK
+    _print_profiles(session.snapshot, profiles, options)
+    if files:
+        print(f"Wrote {', '.join(files)}.")
+    return OK
+
+
+def _taken_profiles(
+    session: ModelSession, options: argparse.Namespace, settings: RunSettings, job: Job
+) -> dict[str, Any]:
+    """What the command line asks for; latency and memory, the usual, go into the session."""
+    found: dict[str, Any] = {}
+    if options.operators or options.trace:
+        found["operators"] = session.profile_operators(job, settings)
+    if options.python or options.prof:
+        found["calls"] = session.profile_python(job, settings)
+    if options.lines is not None:
+        layer = LayerId(options.lines)
+        found["lines"] = session.profile_lines(layer, options.follow, job, settings)
+    if options.roofline:
+        found["roofline"] = session.roofline(job, settings)
+    usual = not found and not options.latency and not options.memory
+    if options.latency or usual:
+        session.measure_latency(job, settings)
+    if options.memory or usual:
+        session.measure_memory(job, settings)
+    return found
+
+
+def _write_profiles(options: argparse.Namespace, profiles: Mapping[str, Any]) -> list[str]:
+    wanted: list[tuple[Path, bytes]] = []
+    if options.trace is not None:
+        wanted.append((options.trace, profiles["operators"].trace.encode()))
+    if options.prof is not None:
+        wanted.append((options.prof, profiles["calls"].stats))
+    for path, content in wanted:
+        write_atomically(path, content)
+    return [str(path) for path, _ in wanted]
+
+
+def _print_profiles(
+    snapshot: Snapshot, profiles: Mapping[str, Any], options: argparse.Namespace
+) -> None:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    printer = profile_text.Printer(width)
+    if any(key in snapshot.current.table for key in ("latency", "memory")):
+        printer.layers(snapshot)
+    shown = {"operators": options.operators, "calls": options.python}
+    for name, profile in profiles.items():
+        if shown.get(name, True):
+            getattr(printer, name)(profile)
+
+
+def _catalogue(options: argparse.Namespace) -> int:
+    from engine import catalogue_entries, model_costs  # imports torch, as in _open
+
+    sort, axes = catalogue_text.COLUMNS[options.sort], catalogue_text.axes(options.pareto)
+    asked = {sort, *axes}
+    energy = options.energy or catalogue_text.COLUMNS["energy"] in asked
+    latency = options.latency or catalogue_text.COLUMNS["latency"] in asked
+    with _progress() as job:
+        entries = catalogue_entries(job)
+        if not options.timm:
+            entries = tuple(one for one in entries if one.origin != "timm")
+        pattern = " ".join(options.pattern)
+        rows = catalogue_text.wanted_rows(entries, pattern, options.task, options.all)
+        if energy or latency:
+            rows = catalogue_text.with_costs(
+                rows, lambda source: model_costs(source, job, energy=energy, latency=latency)
+            )
+    if axes:
+        rows = catalogue_text.on_front(rows, *axes)
+    if options.json:
+        _print_json(catalogue_text.facts(rows, sort))
+    elif options.csv:
+        print(catalogue_text.as_csv(rows, sort), end="")
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        catalogue_text.print_tables(rows, sort, width)
+    return OK
 
 
 def _demo(options: argparse.Namespace, told: str = "") -> int:
@@ -405,6 +615,49 @@ def _open_demo() -> ModelSession:
         return open_model("demo", job)
 
 
+def _load_data(session: ModelSession, options: argparse.Namespace, job: Job) -> None:
+    """Choose the data that the command line names, if any; with ``--trust`` its code may run."""
+    settings = (options.metric, options.preprocess, options.skip_broken, options.most)
+    if options.data is None:
+        if any(settings):
+            raise EngineError(
+                "--metric, --preprocess, --skip-broken and --most say how data are used.",
+                "Name the data by --data.",
+            )
+        return
+    request = DataRequest(
+        options.data,
+        _preprocessing(options.preprocess),
+        options.metric,
+        "skip" if options.skip_broken else "stop",
+        _most(options.most),
+    )
+    while True:
+        try:
+            session.load_data(request, job)
+            return
+        except ConsentNeeded as needed:
+            digest = needed.details["digest"]
+            if not options.trust or digest in request.trusted:
+                raise _with_runs(needed) from None
+            request = replace(request, trusted=request.trusted | {digest})
+
+
+def _preprocessing(wish: str | None) -> Preprocessing | None:
+    try:
+        return None if wish is None else Preprocessing.parse(wish)
+    except ValueError as error:
+        raise EngineError(
+            f"The preprocessing: {error}.", "Give --preprocess such as resize=256,crop=224."
+        ) from error
+
+
+def _most(wish: int) -> int:
+    if wish < 0:
+        raise EngineError(f"{wish} samples are none.", "Give --most a number above 0.")
+    return wish
+
+
 def _input(wish: str) -> InputSpec:
     try:
         return InputSpec.parse(wish)
@@ -416,7 +669,7 @@ def _with_runs(needed: ConsentNeeded) -> EngineError:
     """The question as a terminal puts it: what would run, and the flag that allows it."""
     runs = needed.details["runs"]
     shown = ", ".join(runs[:_MOST_RUNS]) + (", …" if len(runs) > _MOST_RUNS else "")
-    names = f" It would call {shown}." if runs else ""
+    names = f" Named are {shown}." if runs else ""
     return EngineError(f"{needed}{names}", "If you trust where it comes from, add --trust.")
 
 
@@ -484,15 +737,18 @@ def _progress() -> Iterator[Job]:
 
 
 def _complain(message: str) -> None:
-    # One line whatever the names in it hold, and nothing that a terminal would obey.
-    line = "".join(sign if sign.isprintable() else " " for sign in message)
-    print(f"secateur: {line}", file=sys.stderr)
+    print(f"secateur: {_one_line(message)}", file=sys.stderr)
+
+
+def _one_line(message: str) -> str:
+    """Whatever the names in it hold, nothing that a terminal would obey."""
+    return "".join(sign if sign.isprintable() else " " for sign in message)
 
 
 # -- numbers for machines
 
 
-def _print_json(facts: Mapping[str, Any]) -> None:
+def _print_json(facts: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
     print(json.dumps(facts, indent=1, ensure_ascii=False))
 
 
@@ -537,6 +793,14 @@ def _comparison_facts(snapshot: Snapshot) -> dict[str, Any]:
         "current": _totals(snapshot.current),
         "edits": [text.edit_text(entry.edit) for entry in snapshot.history[: snapshot.cursor]],
     }
+
+
+def _data_facts(snapshot: Snapshot) -> dict[str, Any]:
+    data = snapshot.data
+    if data is None:
+        return {}
+    return {"data": {"name": data.name, "description": data.description,
+                     "metric": data.metric, "broken": list(data.broken)}}  # fmt: skip
 
 
 def _layer_facts(state: ModelState) -> list[dict[str, Any]]:
@@ -640,6 +904,17 @@ def _print_comparison(snapshot: Snapshot) -> None:
     _console().print(table)
     if not snapshot.model.trained:
         print("The weights are random: accuracy means nothing.")
+
+
+def _print_data(snapshot: Snapshot) -> None:
+    data, accuracy = snapshot.data, snapshot.current.table.get("accuracy")
+    if data is None or accuracy is None:
+        return
+    conditions = ", ".join(f"{key} {value}" for key, value in accuracy.conditions.items())
+    for line in (f"Accuracy: {conditions}.", data.description):
+        print(_one_line(line))
+    for name in data.broken:
+        print(_one_line(f"Skipped {name}"))
 
 
 def _shape(snapshot: Snapshot) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from engine.catalogue import pareto_front as pareto_front
     from engine.child import run_application as run_application
     from engine.child import run_in_child as run_in_child
+    from engine.costs import model_costs as model_costs
     from engine.edits import EDITS as EDITS
     from engine.edits import Edit as Edit
     from engine.edits import PruneChannels as PruneChannels
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from engine.errors import EngineError as EngineError
     from engine.errors import InputsNeeded as InputsNeeded
     from engine.errors import WeightsMissing as WeightsMissing
+    from engine.files import write_atomically as write_atomically
     from engine.job import Cancelled as Cancelled
     from engine.job import Job as Job
     from engine.layers import ROOT as ROOT
@@ -35,11 +37,14 @@ if TYPE_CHECKING:
     from engine.metrics import Limit as Limit
     from engine.metrics import MeasurementTable as MeasurementTable
     from engine.metrics import Metric as Metric
+    from engine.metrics import Overhead as Overhead
     from engine.metrics import Provenance as Provenance
     from engine.metrics import Quantity as Quantity
     from engine.metrics import Series as Series
+    from engine.metrics import overhead_of as overhead_of
     from engine.profiles import CallNode as CallNode
     from engine.profiles import CallProfile as CallProfile
+    from engine.profiles import Device as Device
     from engine.profiles import LayerSpan as LayerSpan
     from engine.profiles import LineProfile as LineProfile
     from engine.profiles import Machine as Machine
@@ -49,6 +54,8 @@ if TYPE_CHECKING:
     from engine.profiles import RooflinePoint as RooflinePoint
     from engine.profiles import SourceFunction as SourceFunction
     from engine.profiles import SourceLine as SourceLine
+    from engine.profiling.devices import devices as devices
+    from engine.requests import DTYPES as DTYPES
     from engine.requests import METRIC_NAMES as METRIC_NAMES
     from engine.requests import Candidate as Candidate
     from engine.requests import DataRequest as DataRequest
@@ -59,6 +66,7 @@ if TYPE_CHECKING:
     from engine.resources import resource as resource
     from engine.session import ModelSession as ModelSession
     from engine.session import open_model as open_model
+    from engine.sources.catalogue import catalogue_entries as catalogue_entries
     from engine.state import Change as Change
     from engine.state import DataInfo as DataInfo
     from engine.state import Effect as Effect
@@ -69,9 +77,13 @@ if TYPE_CHECKING:
     from engine.state import ModelInfo as ModelInfo
     from engine.state import ModelState as ModelState
     from engine.state import Part as Part
+    from engine.state import SamplePreview as SamplePreview
     from engine.state import Snapshot as Snapshot
+    from engine.user_code import FunctionName as FunctionName
 
 _PUBLIC = {
+    "engine.costs": ("model_costs",),
+    "engine.sources.catalogue": ("catalogue_entries",),
     "engine.child": ("run_application", "run_in_child"),
     "engine.edits": (
         "EDITS", "Edit", "PruneChannels", "PruneWeights", "Quantize", "edit_name",
@@ -79,26 +91,30 @@ _PUBLIC = {
     "engine.errors": (
         "ArchitectureNeeded", "ConsentNeeded", "EngineError", "InputsNeeded", "WeightsMissing",
     ),
+    "engine.files": ("write_atomically",),
     "engine.job": ("Cancelled", "Job"),
     "engine.layers": ("ROOT", "Layer", "LayerId", "LayerTree"),
     "engine.metrics": (
-        "METRICS", "Limit", "MeasurementTable", "Metric", "Provenance", "Quantity", "Series",
+        "METRICS", "Limit", "MeasurementTable", "Metric", "Overhead", "Provenance", "Quantity",
+        "Series", "overhead_of",
     ),
     "engine.resources": ("resource",),
     "engine.session": ("ModelSession", "open_model"),
     "engine.catalogue": ("CatalogueCost", "CatalogueEntry", "pareto_front"),
     "engine.profiles": (
-        "CallNode", "CallProfile", "LayerSpan", "LineProfile", "Machine", "OperatorCall",
+        "CallNode", "CallProfile", "Device", "LayerSpan", "LineProfile", "Machine", "OperatorCall",
         "OperatorProfile", "Roofline", "RooflinePoint", "SourceFunction", "SourceLine",
     ),
+    "engine.profiling.devices": ("devices",),
     "engine.requests": (
-        "METRIC_NAMES", "Candidate", "DataRequest", "InputSpec", "OpenRequest", "Preprocessing",
-        "RunSettings",
+        "DTYPES", "METRIC_NAMES", "Candidate", "DataRequest", "InputSpec", "OpenRequest",
+        "Preprocessing", "RunSettings",
     ),
     "engine.state": (
         "Change", "DataInfo", "Effect", "ExportReport", "HistoryEntry", "LayerEffect",
-        "LimitStatus", "ModelInfo", "ModelState", "Part", "Snapshot",
+        "LimitStatus", "ModelInfo", "ModelState", "Part", "SamplePreview", "Snapshot",
     ),
+    "engine.user_code": ("FunctionName",),
 }  # fmt: skip
 _WHERE = {name: module for module, names in _PUBLIC.items() for name in names}
 

@@ -11,6 +11,7 @@
     │   └── ArchitectureNeeded   tensors without a structure that belongs to them
     ├── DownloadFailed       weights could not be fetched
     ├── DataSetNotFound      no data set has that name, or none is chosen
+    ├── DataSetUnreadable    its files are damaged, or a sample is
     ├── DataSetMismatch      the samples do not fit the model's input
     ├── ForwardFailed        the model raised while it ran
     ├── InvalidSelection     a name or pattern matches no layer
@@ -117,6 +118,12 @@ class DataSetNotFound(EngineError):
     """No data set has that name, or the model has none yet."""
 
     remedy = "Choose validation data that fits the model; “digits” is built in."
+
+
+class DataSetUnreadable(EngineError):
+    """A file of the data set is damaged, or one of its samples, and broken ones are to stop."""
+
+    remedy = "Repair or remove it, or choose that broken samples are skipped."
 
 
 class DataSetMismatch(EngineError):

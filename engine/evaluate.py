@@ -1,70 +1,82 @@
-"""Top-1 accuracy over a data set's validation split, with its confidence interval."""
+"""A data set's metric over its validation split."""
 
-from math import sqrt
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.datasets import DataSet
-from engine.errors import DataSetMismatch, is_out_of_memory
+from engine.errors import DataSetMismatch, DataSetUnreadable, is_out_of_memory
 from engine.job import Job
-from engine.metrics import ACCURACY, Quantity, Series
+from engine.metrics import ACCURACY, Series
+from engine.scoring import first_result, judge_of
 from engine.sharing import share_for_running
 
 BATCH = 64
-_Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 
-def accuracy(model: nn.Module, data: DataSet, job: Job) -> Series:
-    """Share of validation samples whose largest output is their label.
+def evaluate(model: nn.Module, data: DataSet, job: Job) -> Series:
+    """The data set's metric, as accuracy: a share, of which more is better.
+
+    Samples that cannot be read are left out if the data set says so; ``conditions`` tell over how
+    many the figure is, and how many were skipped.
 
     Raises:
-        DataSetMismatch: the model does not take these samples, or does not give one score for
-            each of these classes.
+        DataSetMismatch: the model does not take these samples, or does not give what the metric
+            needs for each of these classes.
+        DataSetUnreadable: a sample is broken, or all are; the user's own metric raised.
         Cancelled: between two batches.
     """
     copy = share_for_running(model)
-    total = len(data.validation)
-    correct = 0
-    job.begin(f"Evaluating on {data.name}", total)
+    judge = judge_of(data)
+    seen = 0
+    job.begin(f"Evaluating on {data.name}", len(data.validation))
     with torch.inference_mode():
-        for images, labels in data.validation.batches(BATCH):
-            try:
-                scores = copy(images)
-            except (RuntimeError, ValueError, TypeError) as error:
-                if is_out_of_memory(error):
-                    raise
-                raise DataSetMismatch(
-                    f"The model does not take the samples of {data.name}, "
-                    f"shape {'×'.join(map(str, data.sample_shape))}: "
-                    f"{str(error).splitlines()[0]}"
-                ) from error
-            expected = (len(images), len(data.classes))
-            if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != expected:
-                raise DataSetMismatch(
-                    f"{data.name} has {len(data.classes)} classes, "
-                    "and the model does not give one score for each."
-                )
-            correct += int((scores.argmax(1) == labels).sum())
-            job.advance(len(images))
-    low, high = wilson_interval(correct, total)
-    return Series(
-        ACCURACY,
-        Quantity(correct / total, low, high),
-        conditions={
-            "data": f"{data.name}, validation split",
-            "samples": str(total),
-            "correct": str(correct),
-            "interval": "95 %, Wilson",
-        },
+        for inputs, targets in data.validation.batches(BATCH, job):
+            judge.update(_outputs(copy, inputs, data), targets)
+            seen += len(targets)
+            job.advance(len(targets))
+    skipped = len(data.validation) - seen
+    if not seen:
+        raise DataSetUnreadable(f"None of the {skipped:,} samples of {data.name} can be read.")
+    conditions = {
+        "metric": data.metric,
+        "data": f"{data.name}, validation split",
+        "samples": str(seen),
+        **({"skipped": str(skipped)} if skipped else {}),
+        **judge.conditions(),
+    }
+    return Series(ACCURACY, judge.quantity(), conditions=conditions)
+
+
+def _outputs(model: nn.Module, inputs: Tensor, data: DataSet) -> Any:
+    """What the model gives for a batch; sample by sample where it takes but one at once."""
+    try:
+        together = model(inputs)
+        result = first_result(together)
+        whole = not isinstance(result, Tensor) or result.shape[:1] == inputs.shape[:1]
+        if len(inputs) == 1 or whole:
+            return together
+        return _joined([model(one) for one in inputs.split(1)])
+    except Exception as error:  # exported programs raise what they like
+        if is_out_of_memory(error):
+            raise
+        if len(inputs) > 1:
+            return _joined([_outputs(model, one, data) for one in inputs.split(1)])
+        words = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataSetMismatch(
+            f"The model does not take the samples of {data.name}, "
+            f"shape {'×'.join(map(str, inputs.shape[1:]))}: {words}"
+        ) from error
+
+
+def _joined(outputs: list[Any]) -> Any:
+    """Results of single samples as one result of a batch."""
+    first = outputs[0]
+    if isinstance(first, dict):
+        return {key: _joined([one[key] for one in outputs]) for key in first}
+    if isinstance(first, tuple | list):
+        return [_joined(list(parts)) for parts in zip(*outputs, strict=True)]
+    return (
+        torch.cat([torch.atleast_1d(one) for one in outputs]) if torch.is_tensor(first) else first
     )
-
-
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share of successes (E. B. Wilson, 1927, JASA 22:209-212)."""
-    share, square = correct / total, _Z95 * _Z95
-    centre = (share + square / (2 * total)) / (1 + square / total)
-    spread = share * (1 - share) / total + square / (4 * total * total)
-    half = _Z95 / (1 + square / total) * sqrt(spread)
-    # It holds the share itself, also at 0 and 1, where sums of floats just miss it.
-    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))

@@ -7,7 +7,7 @@ Each has a text form where one is typed or kept: an input such as ``1x3x224x224`
 import re
 from dataclasses import dataclass, field
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 _SPEC = re.compile(r"(?P<shape>\d+([x×,]\d+)*)?(:(?P<dtype>\w+))?(<(?P<high>\d+))?(?P<list>\[\])?")
 
@@ -106,6 +106,50 @@ class Preprocessing:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
+    def __str__(self) -> str:
+        """The text that :meth:`parse` reads."""
+        sides = [("resize", self.resize), ("crop", self.crop)]
+        said = [f"colour={self.colour}"]
+        said += [f"{name}={'x'.join(map(str, found))}" for name, found in sides if found]
+        if self.resize:
+            said.append(f"interpolation={self.interpolation}")
+        numbers = [("mean", self.mean), ("std", self.std)]
+        said += [f"{name}={','.join(map(str, found))}" for name, found in numbers if found]
+        return ",".join(said)
+
+    @classmethod
+    def parse(cls, text: str) -> "Preprocessing":
+        """Read ``resize=256,crop=224,mean=0.485,0.456,0.406,std=0.229,0.224,0.225``.
+
+        Also ``colour=grey``, ``interpolation=bicubic``, and two sides as ``resize=256x320``.
+
+        Raises:
+            ValueError: it is none of these; the message says why.
+        """
+        fields: dict[str, list[str]] = {}
+        key = ""
+        for part in text.replace(" ", "").split(","):
+            name, sign, value = part.rpartition("=")
+            key = name if sign else key
+            if key not in cls.__dataclass_fields__ or (sign and key in fields):
+                raise ValueError(f"“{part}” is no step; write resize=256,crop=224,mean=0.5,std=0.5")
+            fields.setdefault(key, []).append(value)
+        return cls(**{key: _read_step(key, values) for key, values in fields.items()})
+
+
+_CHOICES = {"colour": ("RGB", "grey"), "interpolation": ("nearest", "bilinear", "bicubic")}
+
+
+def _read_step(key: str, values: list[str]) -> Any:
+    """The value of one field of :class:`Preprocessing`."""
+    if key in _CHOICES:
+        if values[0] not in _CHOICES[key] or len(values) > 1:
+            raise ValueError(f"{key} is one of {', '.join(_CHOICES[key])}, not {','.join(values)}")
+        return values[0]
+    if key in ("mean", "std"):
+        return tuple(float(one) for one in values)
+    return tuple(int(side) for one in values for side in re.split("[x×]", one))
+
 
 METRIC_NAMES = ("top-1", "top-5", "mean IoU")
 """Metrics that need no code of the user's."""
@@ -141,7 +185,7 @@ class RunSettings:
         device: ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         threads: of the processor's operators; 0 as torch has it.
         batch: samples at once; 0 as the sample input has it.
-        dtype: ``float32``, ``bfloat16`` or ``float16`` of weights and inputs.
+        dtype: ``float32``, ``bfloat16`` or ``float16`` of weights and inputs; "" as they are.
         channels_last: memory order of images.
         autocast: let torch choose the lower precision operator by operator (to ``bfloat16`` on a
             processor, ``float16`` elsewhere).
@@ -151,7 +195,7 @@ class RunSettings:
     device: str = "cpu"
     threads: int = 0
     batch: int = 0
-    dtype: str = "float32"
+    dtype: str = ""
     channels_last: bool = False
     autocast: bool = False
     backward: bool = False

@@ -14,20 +14,19 @@ from typing import Literal
 
 import torch
 
-from engine.datasets import DataSet, load_data
+from engine.datasets import DataSet, load_data, preview
 from engine.editing import Subject, carried_out, handler_of, look_at
 from engine.edits import AppliedEdit, Edit
 from engine.energy.hardware import default_hardware
 from engine.energy.model import estimate
 from engine.errors import (
-    DataSetMismatch,
     DataSetNotFound,
     EditRefused,
     OutOfMemory,
     RecipeMismatch,
     is_out_of_memory,
 )
-from engine.evaluate import accuracy
+from engine.evaluate import evaluate
 from engine.export.checkpoint import export_checkpoint
 from engine.job import Job
 from engine.layers import LayerId
@@ -36,16 +35,25 @@ from engine.metrics import (
     ACCURACY,
     LATENCY,
     MACS,
+    MEMORY,
     PARAMETERS,
     SIZE,
     Limit,
     MeasurementTable,
+    Provenance,
     Quantity,
     Series,
 )
+from engine.profiles import CallProfile, LineProfile, OperatorProfile, Roofline
 from engine.profiling.latency import measure_latency
+from engine.profiling.memory import measure_memory
+from engine.profiling.operators import profile_operators
+from engine.profiling.python_calls import profile_python
+from engine.profiling.roofline import profile_roofline
+from engine.profiling.running import AS_IT_IS
+from engine.profiling.source_lines import profile_lines
 from engine.recipe import Recipe, read_recipe, write_recipe
-from engine.requests import OpenRequest
+from engine.requests import DataRequest, OpenRequest, RunSettings
 from engine.sharing import tensors_of, unshared_bytes
 from engine.sources.opened import OpenedModel
 from engine.sources.opening import open_source
@@ -59,6 +67,7 @@ from engine.state import (
     LimitStatus,
     ModelState,
     Part,
+    SamplePreview,
     Snapshot,
 )
 
@@ -117,6 +126,7 @@ class ModelSession:
         self._kept: dict[str, Subject] = {_BASE_ID: base}
         self._tables: dict[str, MeasurementTable] = {_BASE_ID: self._counted(base)}
         self._touched: dict[str, frozenset[LayerId]] = {}  # by the edit that led to the state
+        self._run_under: dict[str, RunSettings] = {}  # by metric
 
     # -- what there is
 
@@ -141,7 +151,14 @@ class ModelSession:
         data = self._data
         if data is None:
             return None
-        return DataInfo(data.name, len(data.training), len(data.validation))
+        return DataInfo(
+            data.name,
+            len(data.training),
+            len(data.validation),
+            data.metric,
+            tuple(f"{name}: {problem}" for name, problem in data.broken.items()),
+            data.description,
+        )
 
     def fingerprint(self, cursor: int | None = None) -> str:
         """SHA-256 over names, types, shapes and bits of a state's tensors, the current one's."""
@@ -212,21 +229,21 @@ class ModelSession:
 
     # -- data and measurements
 
-    def load_data(self, name: str, job: Job) -> Change:
+    def load_data(self, source: str | DataRequest, job: Job) -> Change:
         """Choose the data set that calibrates (training split) and reports (validation split).
 
+        Args:
+            source: a name, a folder or a file, or with it what it does not say.
+
         Raises:
-            DataSetNotFound: there is none of that name.
+            DataSetNotFound: there is none.
             DataSetMismatch: its samples do not have the shape of the model's input.
+            DataSetUnreadable: a file is damaged.
+            ConsentNeeded: the user's own code has not been allowed to run.
         """
-        job.begin("Reading the data set")
-        data = load_data(name)
-        wanted = self._opened.info.input_shape[1:]
-        if data.sample_shape != wanted:
-            raise DataSetMismatch(
-                f"The samples of {data.name} are {_times(data.sample_shape)}, "
-                f"and {self._opened.info.name} takes {_times(wanted)}."
-            )
+        request = DataRequest(source) if isinstance(source, str) else source
+        with _foreign_errors_named():
+            data = load_data(request, self._opened.info, job)
         self._data = data
         self._kept = {id_: replace(one, data=data) for id_, one in self._kept.items()}
         # Accuracies on other data say nothing about these.
@@ -235,6 +252,15 @@ class ModelSession:
             for id_, table in self._tables.items()
         }
         return self._changed(Part.DATA | Part.METRICS | Part.LIMITS)
+
+    def preview_data(self, request: DataRequest, count: int, job: Job) -> tuple[SamplePreview, ...]:
+        """At most ``count`` validation samples as the model would see them; changes nothing.
+
+        Raises:
+            As :meth:`load_data`.
+        """
+        with _foreign_errors_named():
+            return preview(request, self._opened.info, count, job)
 
     def evaluate(self, job: Job) -> Change:
         """Accuracy of the current state on validation data, and of the base if it is missing.
@@ -245,13 +271,80 @@ class ModelSession:
         if self._data is None:
             raise DataSetNotFound(f"No data set is chosen for {self._opened.info.name}.")
         data = self._data
-        return self._measure(ACCURACY.key, lambda subject: accuracy(subject.model, data, job))
-
-    def measure_latency(self, job: Job) -> Change:
-        """Latency of the current state on this machine, and of the base if it is missing."""
-        return self._measure(
-            LATENCY.key, lambda subject: measure_latency(subject.model, subject.inputs, job)
+        change = self._measure(
+            ACCURACY.key, lambda subject: self._told(evaluate(subject.model, data, job))
         )
+        return replace(change, parts=change.parts | Part.DATA) if data.broken else change
+
+    def _told(self, accuracy: Series) -> Series:
+        """The series with a warning where the weights mean nothing."""
+        if self._opened.info.trained:
+            return accuracy
+        return replace(accuracy, conditions={**accuracy.conditions, "weights": "random"})
+
+    def measure_latency(self, job: Job, settings: RunSettings = AS_IT_IS) -> Change:
+        """Latency of the current state on this machine, and of the base if it is missing.
+
+        This and what follows raise ProfilingFailed where the model does not run under the
+        settings.
+        """
+        return self._run(
+            LATENCY.key,
+            lambda subject: measure_latency(subject.model, subject.inputs, job, settings),
+            settings,
+        )
+
+    def measure_memory(self, job: Job, settings: RunSettings = AS_IT_IS) -> Change:
+        """Peak activation memory of the current state, and of the base if it is missing."""
+        return self._run(
+            MEMORY.key,
+            lambda subject: measure_memory(subject.model, subject.inputs, job, settings),
+            settings,
+        )
+
+    def _run(self, key: str, take: Callable[[Subject], Series], settings: RunSettings) -> Change:
+        """Measure; figures of that metric under other settings are dropped, as no comparison."""
+        before = self._tables
+        if self._run_under.get(key, settings) != settings:
+            self._tables = {id_: table.without(key) for id_, table in before.items()}
+        try:
+            change = self._measure(key, take)
+        except BaseException:
+            self._tables = before
+            raise
+        self._run_under[key] = settings
+        return change
+
+    def profile_operators(self, job: Job, settings: RunSettings = AS_IT_IS) -> OperatorProfile:
+        """Operators of the current state over time."""
+        with self._profiled() as subject:
+            return profile_operators(subject.model, subject.inputs, job, settings)
+
+    def profile_python(self, job: Job, settings: RunSettings = AS_IT_IS) -> CallProfile:
+        """Python's calls while the current state runs."""
+        with self._profiled() as subject:
+            return profile_python(subject.model, subject.inputs, job, settings)
+
+    def profile_lines(
+        self, layer: LayerId, follow: bool, job: Job, settings: RunSettings = AS_IT_IS
+    ) -> LineProfile:
+        """Time per line of a layer's forward, with ``follow`` also of functions it calls.
+
+        Raises:
+            InvalidSelection: there is no such layer.
+        """
+        with self._profiled() as subject:
+            return profile_lines(subject.model, subject.inputs, layer, follow, job, settings)
+
+    def roofline(self, job: Job, settings: RunSettings = AS_IT_IS) -> Roofline:
+        """The current state's layers under the roof of this machine."""
+        with self._profiled() as subject:
+            return profile_roofline(subject.model, subject.inputs, subject.tree, job, settings)
+
+    @contextmanager
+    def _profiled(self) -> Iterator[Subject]:
+        with _foreign_errors_named():
+            yield self._subject(self._cursor)
 
     def set_limits(self, limits: tuple[Limit, ...], job: Job) -> Change:
         """Replace the limits that the model must keep."""
@@ -465,15 +558,15 @@ def _with_role(effect: LayerEffect, edit: Edit) -> LayerEffect:
 
 def _totals(table: MeasurementTable) -> dict[str, float]:
     """Totals of what is exact: counted or modelled, not measured."""
-    return {key: one.total.value for key, one in table.items() if one.total.low is None}
+    return {
+        key: one.total.value
+        for key, one in table.items()
+        if one.metric.provenance is not Provenance.MEASURED
+    }
 
 
 def _sum(layers: dict[LayerId, dict[str, Quantity]]) -> Quantity:
     return Quantity(sum(part.value for parts in layers.values() for part in parts.values()))
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
 
 
 @contextmanager

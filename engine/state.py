@@ -61,7 +61,8 @@ class DataInfo:
 
     Attributes:
         metric: what it is judged by, such as ``top-1``.
-        broken: names of samples that could not be read and were skipped so far.
+        broken: names of samples that could not be read and were skipped so far, with the reason.
+        description: where the samples come from and how they were split and prepared.
     """
 
     name: str
@@ -69,6 +70,26 @@ class DataInfo:
     validation_samples: int
     metric: str = "top-1"
     broken: tuple[str, ...] = ()
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class SamplePreview:
+    """A validation sample as the model sees it, drawn as a picture.
+
+    Attributes:
+        name: of its file, or its number.
+        label: name of its class; of labels for each pixel those that occur.
+        pixels: RGB bytes, row by row, normalisation undone; empty when there is no picture.
+        problem: why there is none, in half a sentence.
+    """
+
+    name: str
+    label: str
+    pixels: bytes
+    width: int
+    height: int
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Ranges of activations and weights, by torchao's observers; one pass serves all layers."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,7 @@ def input_grids(
     for layer, observation in observations.items():
         module_at(copy, layer).register_forward_pre_hook(observation)
     with torch.inference_mode():
-        for batch in job.track(_batches(inputs, data, samples), "Calibrating"):
+        for batch in _batches(inputs, data, samples, job):
             copy(*batch)
     grids = {}
     for layer, observation in observations.items():
@@ -88,14 +89,16 @@ class _Observing:
 
 
 def _batches(
-    inputs: tuple[Tensor, ...], data: DataSet | None, samples: int
-) -> list[tuple[Tensor, ...]]:
+    inputs: tuple[Any, ...], data: DataSet | None, samples: int, job: Job
+) -> Iterator[tuple[Any, ...]]:
     if data is None:
-        return [inputs]
-    images = data.training.images
-    # Evenly spread: the split's order says nothing, a data set's order often does.
-    chosen = torch.linspace(0, len(images) - 1, min(samples, len(images))).round().long()
-    return [(batch,) for batch in images[chosen].split(BATCH)]
+        yield from job.track([inputs], "Calibrating")
+        return
+    chosen = data.training.spread(samples)
+    job.begin("Calibrating", len(chosen))
+    for batch, _ in chosen.batches(BATCH, job):
+        yield (batch,)
+        job.advance(len(batch))
 
 
 def _histogram() -> Any:

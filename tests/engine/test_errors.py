@@ -9,7 +9,11 @@ from engine import errors
 from engine.errors import EngineError
 from engine.job import Cancelled
 
-CLASSES = [one for _, one in inspect.getmembers(errors, inspect.isclass)]
+CLASSES = [
+    one
+    for _, one in inspect.getmembers(errors, inspect.isclass)
+    if one.__module__ == "engine.errors"
+]
 
 
 def drawn() -> dict[str, tuple[str, int]]:
@@ -55,6 +59,11 @@ def test_no_two_classes_give_the_same_advice() -> None:
 def test_advice_for_one_case_leaves_the_others_alone() -> None:
     assert errors.EditRefused("No.", "Undo.").remedy == "Undo."
     assert errors.EditRefused("No.").remedy == errors.EditRefused.remedy != "Undo."
+
+
+def test_details_are_none_unless_they_are_given() -> None:
+    assert errors.ConsentNeeded("May it?").details == {}
+    assert errors.ConsentNeeded("May it?", details={"digest": "ab"}).details["digest"] == "ab"
 
 
 def test_cancelling_is_no_error() -> None:

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engine import datasets
-from engine.datasets import DataSet, Split, digits
+from engine.datasets import DataSet, Split, digits, loading
 from engine.editing import Subject, carried_out, handler_of, look_at
 from engine.edits import AppliedEdit, LayersQuantized, PruneChannels, Quantize
 from engine.errors import EditRefused
@@ -351,7 +350,7 @@ def test_calibration_never_looks_at_validation_data(
     real = digits()
     nothing = Split(torch.full_like(real.validation.images, float("nan")), real.validation.labels)
     poisoned = replace(real, validation=nothing)
-    monkeypatch.setitem(datasets._DATA_SETS, "digits", lambda: poisoned)
+    monkeypatch.setitem(loading._DATA_SETS, "digits", lambda: poisoned)
     demo.load_data("digits", job)
     change = demo.apply(Quantize(tuple(map(LayerId, layers))), job)
     assert change.snapshot.cursor == 1
