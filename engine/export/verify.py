@@ -16,8 +16,10 @@ from engine.files import write_atomically
 from engine.job import Job
 from engine.requests import InputSpec
 from engine.sharing import share_for_running
+from engine.sources.agreement import difference
 from engine.state import ExportReport
 from engine.tracing import sample_inputs
+from engine.user_code import allowed_here
 
 
 def probe(inputs: Iterable[str]) -> tuple[Any, ...]:
@@ -29,7 +31,7 @@ def probe(inputs: Iterable[str]) -> tuple[Any, ...]:
     return sample_inputs(InputSpec.parse(one) for one in inputs)
 
 
-def outputs_of(model: Any, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def outputs_of(model: Any, inputs: tuple[Any, ...]) -> dict[str, Tensor]:
     """Every tensor the model puts out, by position."""
     with torch.inference_mode():
         leaves = tree_leaves(model(*inputs))
@@ -49,8 +51,9 @@ def write_verified(
     """Write ``content``, re-open it in a fresh process, compare, and only then give it its name.
 
     Args:
-        reader: lazy name of a function that takes ``{"path", "inputs", "outputs"}`` and
-            writes the re-opened model's outputs to the last.
+        reader: lazy name of a function that takes ``{"path", "inputs", "outputs", "trusted"}`` and
+            writes the re-opened model's outputs to the last; ``trusted`` says which of the
+            user's code was allowed.
         model: the one in memory.
         allowed: largest difference, as a share of the largest output.
 
@@ -81,24 +84,24 @@ def _compare(
     wanted = outputs_of(share_for_running(model, baked=False), probe(texts))
     with TemporaryDirectory() as folder:
         answers = Path(folder) / "outputs.safetensors"
-        payload = {"path": str(path), "inputs": texts, "outputs": str(answers)}
+        payload = {
+            "path": str(path),
+            "inputs": texts,
+            "outputs": str(answers),
+            "trusted": sorted(allowed_here()),
+        }
         run_in_child(reader, payload, job)
         got = load_file(answers)
     shapes = [{name: one.shape for name, one in outputs.items()} for outputs in (got, wanted)]
     if shapes[0] != shapes[1]:
         raise ExportFailed("The re-opened model puts out other shapes than the one in memory.")
-    largest = max((_largest(one) for one in wanted.values()), default=0.0)
-    error = max((_largest(got[name] - one) for name, one in wanted.items()), default=0.0)
+    error, largest = difference([got[name] for name in wanted], list(wanted.values()))
     if not error <= allowed * largest + 1e-12:
         raise ExportFailed(
             f"The re-opened model differs by {error:.3g} from the one in memory "
             f"(largest output {largest:.3g}); the file was not kept."
         )
     return error, largest
-
-
-def _largest(tensor: Tensor) -> float:
-    return float(tensor.abs().max()) if tensor.numel() else 0.0
 
 
 def answer(model: Any, payload: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ weights with their grids, folded batch norms. It says what the model is, not how
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, field
 from typing import Annotated, Any
 
@@ -148,15 +149,21 @@ def inputs_of(description: Description) -> tuple[InputSpec, ...]:
     return tuple(InputSpec.parse(one) for one in description.inputs)
 
 
-def rebuild(description: Description, tensors: dict[str, Tensor]) -> nn.Module:
+def rebuild(
+    description: Description, tensors: dict[str, Tensor], trusted: Collection[str] = frozenset()
+) -> nn.Module:
     """The model that the description and the tensors stand for, in evaluation mode.
 
+    Args:
+        trusted: as in :class:`engine.requests.OpenRequest`, for a factory's architecture.
+
     Raises:
+        ConsentNeeded: it is a factory's, and its code was not allowed to run yet.
         ModelUnreadable: the two do not fit each other.
     """
     # Without data at first: what a file says of sizes costs no memory before its tensors agree.
     try:
-        model = build(description.source, "meta").model
+        model = build(description.source, "meta", trusted).model
     except ModelNotFound as error:
         raise ModelUnreadable(
             f"It is a checkpoint of “{description.source}”, and there is no such architecture."

@@ -2,12 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from engine.errors import ConsentNeeded
-from engine.requests import OpenRequest
+from engine.errors import ConsentNeeded, ModelUnreadable
+from engine.requests import DTYPES, InputSpec, OpenRequest
 from engine.state import ModelInfo
 
 
@@ -32,6 +33,59 @@ class OpenedModel:
 def digest_of(content: bytes) -> str:
     """What consent is given to: SHA-256 of the content."""
     return hashlib.sha256(content).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """:func:`digest_of` what is in the file, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def allowed_content(path: Path, digest: str) -> bytes:
+    """The whole file, if it is still what was allowed.
+
+    Raises:
+        ModelUnreadable: it is not.
+    """
+    content = path.read_bytes()
+    if digest_of(content) != digest:
+        raise ModelUnreadable(f"{path.name} was changed while it was being opened.", "Try again.")
+    return content
+
+
+def spec_of(example: Tensor, name: str) -> InputSpec:
+    """What samples of the example's kind are: its shape and type, integers of its range.
+
+    Args:
+        name: of what takes it, for the message.
+
+    Raises:
+        ModelUnreadable: inputs of that type cannot be sampled.
+    """
+    dtype = str(example.dtype).removeprefix("torch.")
+    shape = tuple(example.shape)
+    if dtype not in DTYPES or 0 in shape:
+        kind = f"{dtype} of shape {'×'.join(map(str, shape)) or 'none'}"
+        raise ModelUnreadable(f"{name} takes an input that cannot be sampled: {kind}.")
+    if dtype == "bool" or example.dtype.is_floating_point or example.is_meta:
+        return InputSpec(shape, dtype)
+    # No integer beyond the example's: it may be an index into a table.
+    return InputSpec(shape, dtype, max(2, int(example.max()) + 1))
+
+
+def likely_inputs(model: nn.Module) -> tuple[InputSpec, ...]:
+    """What a model with such a first layer often takes; empty when that says nothing."""
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, Tensor) or weight.dim() < 2:
+            continue
+        kind = getattr(module, "original_name", type(module).__name__)  # a script module's own
+        if kind == "Embedding":
+            return (InputSpec((1, 128), "int64", weight.shape[0]),)
+        sides = {2: (), 3: (1024,), 4: (224, 224), 5: (16, 112, 112)}.get(weight.dim())
+        if sides is not None:
+            return (InputSpec((1, weight.shape[1], *sides)),)
+    return ()
 
 
 def require_consent(

@@ -73,8 +73,9 @@ def test_what_the_child_prints_does_not_get_into_the_answer(job: Job) -> None:
 def test_engine_errors_come_back_as_they_were_raised(job: Job) -> None:
     with pytest.raises(errors.DataSetNotFound) as here:
         engine.open_model("demo", job).load_data("cifar", job)
+    payload = {"source": "demo", "data": "cifar"}
     with pytest.raises(errors.DataSetNotFound) as there:
-        run_in_child("engine.datasets:load_data", "cifar", job)
+        run_in_child("engine.session:evaluate_source", payload, job)
     assert str(there.value) == str(here.value)
     assert there.value.remedy == here.value.remedy != errors.EngineError.remedy
 

@@ -21,10 +21,15 @@ from engine.job import Cancelled, Job
 from engine.layers import LayerId
 from engine.lazy import resolve
 from engine.metrics import ACCURACY
+from engine.requests import InputSpec, OpenRequest
 from engine.session import ModelSession, open_model
-from engine.sources import description
+from engine.sources import description, programs
 from engine.sources.architectures import Architecture, build
 from engine.sources.description import describe, read_description, rebuild
+from engine.sources.opened import OpenedModel, digest_of
+from engine.sources.opening import open_source
+from engine.state import ModelInfo
+from engine.tracing import sample_inputs
 
 STEM, SUM, HEAD = map(LayerId, ("stem.conv", "stage1.block0.conv2", "head.fc"))
 EDITS: dict[str, Edit] = {
@@ -52,6 +57,7 @@ def _children_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(verify, "run_in_child", run)
     monkeypatch.setattr(program, "run_in_child", run)
+    monkeypatch.setattr(programs, "run_in_child", run)
 
 
 in_process = pytest.mark.usefixtures("_children_in_this_process")
@@ -172,7 +178,7 @@ def test_integer_weights_are_stored_as_integers(
 )
 def test_unedited_architectures_have_nothing_to_describe(name: str) -> None:
     architecture = build(name, "meta")
-    found, tensors = describe(architecture.model, architecture.source, (1, 3, 224, 224), False)
+    found, tensors = describe(architecture.model, architecture.source, architecture.inputs, False)
     assert (found.layers, found.parameters, found.tied) == ({}, {}, {})
     assert list(tensors) == list(architecture.model.state_dict())
 
@@ -196,9 +202,9 @@ class Tied(nn.Module):
 
 @pytest.fixture
 def tied(monkeypatch: pytest.MonkeyPatch, session_of: Callable[..., ModelSession]) -> ModelSession:
-    def make(source: str, device: str = "cpu") -> Architecture:
+    def make(source: str, device: str = "cpu", trusted: object = ()) -> Architecture:
         with torch.random.fork_rng(), torch.device(device):
-            return Architecture(source, Tied().eval(), (1, 1, 8, 8))
+            return Architecture(source, Tied().eval(), (InputSpec((1, 1, 8, 8)),))
 
     monkeypatch.setattr(description, "build", make)
     return session_of(Tied(), 1, 1, 8, 8)
@@ -253,7 +259,7 @@ def test_bare_parameters_and_shared_layers_are_rebuilt_smaller(
 
 def test_a_model_in_memory_round_trips_without_a_file() -> None:
     architecture = build("demo")
-    found, tensors = describe(architecture.model, "demo", (1, 1, 8, 8), False)
+    found, tensors = describe(architecture.model, "demo", architecture.inputs, False)
     model = rebuild(found, tensors)
     assert not model.training
     state = model.state_dict()
@@ -408,7 +414,7 @@ def test_a_program_that_differs_is_not_kept(
 ) -> None:
     """The child answers with a program of other weights."""
 
-    def make(payload: dict[str, str]) -> bool:
+    def make(payload: dict[str, Any]) -> bool:
         other = nn.Sequential(OrderedDict(flatten=nn.Flatten(), fc=nn.Linear(64, 10)))
         torch.export.save(
             torch.export.export(other, (torch.zeros(1, 1, 8, 8),)), payload["program"]
@@ -433,3 +439,90 @@ def test_models_that_torch_cannot_export_are_refused_in_words(
         demo.export(str(tmp_path / "model.pt2"), "program", job)
     assert "checkpoint" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
+
+
+# Models whose structure came out of a file
+
+
+class Pair(nn.Module):
+    """Looks integers up in a table and weighs them with a second input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, indices: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        found = self.head(self.table(indices) * weights.unsqueeze(-1))
+        return {"sum": found.sum(1), "positive": found > 0}
+
+
+class Listed(nn.Module):
+    """Takes images as a list, as detection models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3)
+
+    def forward(self, images: list[Tensor]) -> Tensor:
+        return torch.stack([self.conv(one).mean() for one in images])
+
+
+def from_a_file(model: nn.Module, *inputs: str) -> ModelSession:
+    specs = tuple(map(InputSpec.parse, inputs))
+    info = ModelInfo("net", "net.onnx", specs, trained=True)
+    return ModelSession(OpenedModel(info, model.eval(), sample_inputs(specs)))
+
+
+def test_a_checkpoint_needs_an_architecture(job: Job, tmp_path: Path) -> None:
+    session = from_a_file(Listed(), "2x3x8x8[]")
+    with pytest.raises(ExportFailed, match="structure of net came out of its file") as caught:
+        session.export(str(tmp_path / "net.safetensors"), "checkpoint", job)
+    assert "Export a program" in caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+PROGRAMS = {
+    "several inputs": (Pair, ("2x3:int64<9", "2x3"), "It takes any batch size."),
+    "a batch of one": (Pair, ("1x3:int64<9", "1x3"), "It takes any batch size."),
+    "batches of two lengths": (Pair, ("2x3:int64<9", "1x3"), "It takes batches of 2 only."),
+    "a list of images": (Listed, ("2x3x8x8[]",), "It takes batches of 2 only."),
+}
+
+
+@in_process
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_of_models_without_an_architecture(job: Job, tmp_path: Path, name: str) -> None:
+    make, inputs, note = PROGRAMS[name]
+    session = from_a_file(make(), *inputs)
+    path = tmp_path / "net.pt2"
+    report = session.export(str(path), "program", job)
+    assert report.note == note
+    assert report.largest_error == 0.0
+    assert report.largest_output > 0
+
+
+@in_process
+def test_a_program_is_opened_edited_and_exported_again(
+    demo: ModelSession, job: Job, tmp_path: Path
+) -> None:
+    path = tmp_path / "first.pt2"
+    edited(demo, ("channels", "integers")).export(str(path), "program", job)
+    request = OpenRequest(str(path), trusted=frozenset({digest_of(path.read_bytes())}))
+    again = ModelSession(open_source(request, job))
+    with torch.inference_mode():
+        images = digits().validation.images[:20]
+        assert torch.equal(again._subject(0).model(images), outputs(demo)[:20])
+    again.apply(PruneChannels((LayerId("stage1.block0.conv1"),), 0.5), job)
+    report = again.export(str(tmp_path / "second.pt2"), "program", job)
+    assert report.note == "It takes any batch size."
+
+
+@in_process
+def test_modules_that_cannot_be_handed_over_are_refused_in_words(job: Job, tmp_path: Path) -> None:
+    class Local(nn.Linear):
+        """Of a class that no other process finds."""
+
+    session = from_a_file(Local(3, 2), "2x3")
+    with pytest.raises(ExportFailed, match="cannot be handed to the process"):
+        session.export(str(tmp_path / "net.pt2"), "program", job)
