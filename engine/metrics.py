@@ -21,13 +21,19 @@ class Provenance(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A quantity: its key in files and ``--json``, its SI unit, and which way is better."""
+    """A quantity: its key in files and ``--json``, its SI unit, and which way is better.
+
+    Attributes:
+        adds_up: whether a layer's value and those below it sum to the whole of them; of a peak
+            the largest is that of the whole.
+    """
 
     key: str
     title: str
     unit: str
     provenance: Provenance
     lower_is_better: bool = True
+    adds_up: bool = True
 
 
 ACCURACY = Metric("accuracy", "Accuracy", "1", Provenance.MEASURED, lower_is_better=False)
@@ -37,7 +43,7 @@ MACS = Metric("macs", "MACs", "MAC", Provenance.COUNTED)
 SIZE = Metric("size", "Size", "B", Provenance.COUNTED)
 PARAMETERS = Metric("parameters", "Parameters", "1", Provenance.COUNTED)
 
-MEMORY = Metric("memory", "Peak activation memory", "B", Provenance.MEASURED)
+MEMORY = Metric("memory", "Peak activation memory", "B", Provenance.MEASURED, adds_up=False)
 
 METRICS = {
     metric.key: metric for metric in (ACCURACY, ENERGY, LATENCY, MACS, SIZE, PARAMETERS, MEMORY)
@@ -87,6 +93,42 @@ class Series:
         return sums
 
 
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """A measured sum over the layers beside the whole, which was measured without them.
+
+    Attributes:
+        whole, layers: in the metric's unit.
+        cause: of the difference, in words.
+    """
+
+    whole: float
+    layers: float
+    cause: str
+
+    @property
+    def difference(self) -> float:
+        """What the layers have more than the whole."""
+        return self.layers - self.whole
+
+    @property
+    def share(self) -> float:
+        """The difference as a share of the whole."""
+        return self.difference / self.whole if self.whole else 0.0
+
+
+OVERHEAD = "overhead"
+"""The condition that names the cause of the difference."""
+
+
+def overhead_of(series: Series) -> Overhead | None:
+    """How far the sum over the layers is from the whole; None when they are of one measurement."""
+    cause = series.conditions.get(OVERHEAD)
+    if cause is None:
+        return None
+    return Overhead(series.total.value, sum(series.by_layer().values()), cause)
+
+
 class MeasurementTable(Mapping[str, Series]):
     """The series of one state by metric key; immutable."""
 
@@ -110,6 +152,10 @@ class MeasurementTable(Mapping[str, Series]):
     def with_series(self, *series: Series) -> "MeasurementTable":
         """A table that holds these as well, in place of earlier ones of the same metrics."""
         return MeasurementTable((*self._series.values(), *series))
+
+    def without(self, key: str) -> "MeasurementTable":
+        """A table that lacks that metric."""
+        return MeasurementTable(one for one in self.values() if one.metric.key != key)
 
 
 @dataclass(frozen=True, slots=True)

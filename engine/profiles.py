@@ -8,6 +8,21 @@ from engine.layers import LayerId
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """Something that a model can run on.
+
+    Attributes:
+        name: as :attr:`engine.requests.RunSettings.device` takes it.
+        title: what it is, for people.
+        unavailable: why models cannot run on it here, and what to do; "" when they can.
+    """
+
+    name: str
+    title: str
+    unavailable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorCall:
     """One call of an operator in one forward pass.
 
@@ -17,8 +32,10 @@ class OperatorCall:
         seconds: until it returned; ``own`` is that without the operators that it called.
         depth: operators around it, 0 for the outermost.
         shapes: of its tensor inputs.
-        bytes: memory that it allocated (negative: released), None when not recorded.
-        device: ``cpu`` or an accelerator's name.
+        bytes: memory that it and the operators it called allocated (negative: released), None
+            when not recorded.
+        device: ``cpu``, or an accelerator such as ``cuda:0`` for a kernel there, which runs
+            beside the operators of the processor.
     """
 
     layer: LayerId
@@ -47,7 +64,8 @@ class OperatorProfile:
     """Operators over time, by torch.profiler.
 
     Attributes:
-        seconds: the whole pass.
+        seconds: the whole pass; what the operators' own times leave of it is Python and waiting.
+        spans: layers around layers; the backward pass has those of its stretches.
         trace: the Chrome trace as JSON text.
     """
 
@@ -63,6 +81,8 @@ class CallNode:
     """A Python function as one caller calls it.
 
     Attributes:
+        file, line: where it is defined; a function in C has neither ("" and 0).
+        calls: over all runs, as are the times.
         own: seconds in the function itself; ``total`` with all it calls.
     """
 
@@ -80,6 +100,7 @@ class CallProfile:
     """The Python side of running the model, by cProfile.
 
     Attributes:
+        root: stands for the passes themselves and has no time of its own.
         stats: content of a ``.prof`` file, as :mod:`pstats` reads it.
     """
 

@@ -33,9 +33,10 @@ def main() -> int:
     runs = 3 if options.reduced else 11
     figures = [
         *window(2 if options.reduced else 5),
-        *tracing(runs),
+        *tracing(runs, MODELS[:2] if options.reduced else MODELS),
         *edits(runs),
         *evaluation(runs),
+        *profiling(),
     ]
     report(figures, options.json)
     return 0
@@ -68,14 +69,29 @@ def start_once() -> dict[str, float]:
         return dict(json.loads(line))
 
 
-def tracing(runs: int) -> Iterator[Figure]:
-    """Count ResNet-50's MACs, as fvcore and torch's own counter do."""
+MODELS = (
+    ("ResNet-50", "resnet50", 224),
+    ("EfficientNet-B7", "efficientnet_b7", 600),
+    ("Swin-B", "swin_b", 224),
+    ("ViT-H/14", "vit_h_14", 224),
+)
+"""Title, torchvision's name and side of the picture, smaller models first."""
+
+
+def tracing(runs: int, models: tuple[tuple[str, str, int], ...]) -> Iterator[Figure]:
+    """Count MACs by layer, as fvcore and torch's own counter do."""
+    for at, (title, name, side) in enumerate(models):
+        model, inputs = built(name, side)
+        # The peers take seconds a run on the larger ones.
+        yield from tracing_of(f"trace {title} (layers, shapes, MACs)", model, inputs, runs >> at)
+
+
+def tracing_of(name: str, model, inputs, runs: int) -> Iterator[Figure]:
+    """Trace one model beside both peers."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from engine.tracing import trace
-
-    model, inputs = resnet50()
 
     def ours() -> None:
         trace(model, inputs)
@@ -84,8 +100,7 @@ def tracing(runs: int) -> Iterator[Figure]:
         with torch.no_grad(), FlopCounterMode(display=False):
             model(*inputs)
 
-    name = "trace ResNet-50 (layers, shapes, MACs)"
-    seconds, peer = alternately(ours, torchs, runs)
+    seconds, peer = alternately(ours, torchs, max(runs, 1))
     yield Figure(name, seconds, 1.5, "FlopCounterMode", peer, "the peer computes, ours does not")
     try:
         import logging
@@ -95,8 +110,46 @@ def tracing(runs: int) -> Iterator[Figure]:
         yield Figure(name, seconds, 1.0, note="fvcore is not installed: no peer")
         return
     logging.getLogger("fvcore").setLevel(logging.ERROR)
-    seconds, peer = alternately(ours, lambda: FlopCountAnalysis(model, inputs).total(), runs)
+    fvcores = lambda: FlopCountAnalysis(model, inputs).total()  # noqa: E731
+    seconds, peer = alternately(ours, fvcores, max(runs, 1))
     yield Figure(name, seconds, 1.0, "fvcore", peer)
+
+
+def profiling() -> Iterator[Figure]:
+    """How far the sum over the layers is from the whole model, and what one clock costs."""
+    import torch
+
+    from engine.job import Job
+    from engine.metrics import overhead_of
+    from engine.profiling.latency import measure_latency
+    from engine.profiling.running import following
+
+    for title, name, goal in (
+        ("ResNet-50", "resnet50", 1.1),
+        ("MobileNetV3-Large", "mobilenet_v3_large", 1.25),
+    ):
+        found = overhead_of(measure_latency(*built(name, 224), Job()))
+        assert found is not None
+        # Too little is as wrong as too much: a busy machine stalls the whole more than its parts.
+        apart = found.whole + abs(found.difference)
+        words = f"the layers sum to {found.share:+.1%}; {found.cause}"
+        yield Figure(
+            f"{title}, off by what its layers sum to", apart, goal, "whole", found.whole, words
+        )
+    layer, marks, calls = torch.nn.Identity(), [], 2000
+
+    def bare() -> None:
+        for _ in range(calls):
+            layer(None)
+
+    def clocked() -> None:
+        marks.clear()
+        with following(layer, lambda _: marks.append(time.perf_counter())):
+            bare()
+
+    with_clock, without = alternately(clocked, bare, 5)
+    cost = (with_clock - without) / calls
+    yield Figure("clock around one call of a layer", cost, 5e-6)
 
 
 def edits(runs: int) -> Iterator[Figure]:
@@ -111,7 +164,7 @@ def edits(runs: int) -> Iterator[Figure]:
     from engine.layers import LayerId
     from engine.session import open_model
 
-    model, inputs = resnet50()
+    model, inputs = built("resnet50", 224)
     session = open_model("resnet50", Job())
     layer = LayerId("layer3.2.conv2")
 
@@ -190,14 +243,15 @@ def evaluation(runs: int) -> Iterator[Figure]:
     yield Figure("measure latency, by layer", time.perf_counter() - started, 2.0)
 
 
-def resnet50():
-    """The model with random weights, and its input."""
-    from torchvision.models import resnet50 as build
+def built(name: str, side: int):
+    """A model of torchvision's with random weights, and its input."""
+    import torchvision
 
     from engine.requests import InputSpec
     from engine.tracing import sample_inputs
 
-    return build(weights=None).eval(), sample_inputs([InputSpec((1, 3, 224, 224))])
+    model = torchvision.models.get_model(name, weights=None).eval()
+    return model, sample_inputs([InputSpec((1, 3, side, side))])
 
 
 if __name__ == "__main__":

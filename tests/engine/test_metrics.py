@@ -13,12 +13,15 @@ from engine.metrics import (
     LATENCY,
     MACS,
     METRICS,
+    OVERHEAD,
     SIZE,
     Limit,
     MeasurementTable,
     Metric,
+    Overhead,
     Quantity,
     Series,
+    overhead_of,
 )
 
 PARTS = st.dictionaries(
@@ -53,9 +56,26 @@ def test_a_breakdown_by_hand() -> None:
 def test_keys_and_units() -> None:
     assert {key: metric.unit for key, metric in METRICS.items()} == {
         "accuracy": "1", "energy": "J", "latency": "s", "macs": "MAC", "size": "B",
-        "parameters": "1",
+        "parameters": "1", "memory": "B",
     }  # fmt: skip
     assert [key for key, metric in METRICS.items() if not metric.lower_is_better] == ["accuracy"]
+    assert [key for key, metric in METRICS.items() if not metric.adds_up] == ["memory"]
+
+
+def test_the_overhead_is_told_with_its_cause_or_not_at_all() -> None:
+    layers = {LayerId("a"): {"": Quantity(3.0)}, LayerId("b"): {"": Quantity(2.0)}}
+    series = Series(LATENCY, Quantity(4.0), layers, conditions={OVERHEAD: "clocks"})
+    assert overhead_of(series) == Overhead(whole=4.0, layers=5.0, cause="clocks")
+    assert overhead_of(Series(LATENCY, Quantity(4.0), layers)) is None
+    assert (Overhead(4.0, 5.0, "").difference, Overhead(4.0, 5.0, "").share) == (1.0, 0.25)
+    assert Overhead(0.0, 0.0, "").share == 0.0
+
+
+def test_a_table_without_a_metric_has_the_others() -> None:
+    table = MeasurementTable([Series(MACS, Quantity(1)), Series(SIZE, Quantity(2))])
+    assert list(table.without("macs")) == ["size"]
+    assert list(table.without("latency")) == ["macs", "size"]
+    assert list(table) == ["macs", "size"]
 
 
 def test_a_table_takes_the_newest_series_and_leaves_the_old_table_as_it_was() -> None:
