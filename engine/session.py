@@ -73,6 +73,7 @@ from engine.state import (
 
 Format = Literal["checkpoint", "program"]
 _BASE_ID = "base"
+_HELD_SHAPES = {"shapes": "those of the sample input, as they depend on data"}
 MEMORY_BUDGET = 2 << 30
 """Bytes of tensors that states other than base and current may hold before they are dropped."""
 
@@ -498,6 +499,8 @@ class ModelSession:
         }
         macs = subject.trace.operators.macs()
         unruled = subject.trace.operators.unattributed()
+        held = _HELD_SHAPES if subject.trace.ran == "real" else {}
+        energy = estimate(subject.trace.operators, default_hardware(), batch)
         sizes: dict[LayerId, int] = {}
         stored = {
             id(tensor): (name, tensor)
@@ -514,14 +517,14 @@ class ModelSession:
                     Quantity(sum(macs.values()) / batch),
                     {layer: {"": Quantity(count / batch)} for layer, count in macs.items()},
                     unruled,
-                    {"batch": str(batch)},
+                    {"batch": str(batch), **held},
                 ),
                 Series(
                     SIZE,
                     Quantity(sum(sizes.values())),
                     {layer: {"": Quantity(size)} for layer, size in sizes.items()},
                 ),
-                estimate(subject.trace.operators, default_hardware(), batch),
+                replace(energy, conditions={**energy.conditions, **held}),
             )
         )
 

@@ -5,7 +5,8 @@ tensors and never write into them, so that every earlier state keeps its bits.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,9 @@ def share(model: nn.Module, swap: Callable[[Tensor], Tensor] = lambda tensor: te
                 if isinstance(tensor, Tensor) and id(tensor) not in memo:
                     memo[id(tensor)] = swap(tensor)
     try:
+        # Children first: the copy of a deep model then recurses no deeper than one module.
+        for module in reversed(list(model.modules())):
+            copy.deepcopy(module, memo)
         return copy.deepcopy(model, memo)
     except (TypeError, RuntimeError, RecursionError) as error:
         raise ModelUnreadable(
@@ -84,6 +88,21 @@ def own_parameter(tensor: Tensor, instead_of: Tensor | None = None) -> nn.Parame
     """A parameter over a new tensor, with no history; frozen if the one it replaces was."""
     trains = tensor.is_floating_point() if instead_of is None else instead_of.requires_grad
     return nn.Parameter(tensor.detach(), requires_grad=trains)
+
+
+def assign_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Make these the model's tensors, as they are and all of them.
+
+    Args:
+        tensors: named and shaped as the model's own.
+
+    Raises:
+        RuntimeError: some are missing, unknown, or of another shape.
+    """
+    state = OrderedDict(tensors)
+    # Modules read from it which layout tensors are in; without it some convert what is no older.
+    state._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(state, strict=True, assign=True)
 
 
 def replace_module(model: nn.Module, layer: LayerId, module: nn.Module) -> None:

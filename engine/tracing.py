@@ -1,26 +1,39 @@
-"""Model and sample input in, layer tree and operator table out; nothing is computed.
+"""Model and sample input in, layer tree and operator table out; nothing is computed if possible.
 
 The forward pass runs on a copy whose tensors are fake (shape, dtype and device without data), so
-the user's model never sees a hook, whatever its forward does.
+the user's model never sees a hook, whatever its forward does. Where shapes depend on data (the
+boxes that a detection model keeps), the copy runs once in earnest.
 """
 
+import itertools
 import logging
-from collections.abc import Callable, Iterable
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from math import prod
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from engine.errors import ForwardFailed
 from engine.layers import ROOT, Layer, LayerId, LayerTree
 from engine.operators import Operator, OperatorTable, TensorUse, Window, Work
 from engine.requests import InputSpec
-from engine.sharing import share, tensors_of
+from engine.sharing import share, share_for_running, tensors_of
 
 aten = torch.ops.aten
 
@@ -46,16 +59,30 @@ _TRAFFIC = frozenset(
         aten.full, aten.full_like, aten.zeros, aten.zeros_like, aten.ones, aten.ones_like,
         aten.arange, aten.linspace, aten.fill_, aten.zero_, aten.new_zeros, aten.new_full,
         aten.scalar_tensor, aten.empty, aten.empty_like, aten.new_empty, aten.bernoulli_,
-        aten._unsafe_index, aten.native_dropout, aten.grid_sampler_2d,
+        aten._unsafe_index, aten.native_dropout, aten.grid_sampler_2d, aten.grid_sampler_3d,
         aten.hardswish, aten.hardswish_, aten.im2col, aten.col2im,
+        aten.upsample_nearest1d, aten.upsample_nearest3d, aten._upsample_nearest_exact2d,
+        aten.upsample_linear1d, aten.upsample_trilinear3d,
+        aten._upsample_bilinear2d_aa, aten._upsample_bicubic2d_aa,
+        aten.nonzero, aten._unique2, aten.index_put, aten.index_put_, aten.index_add,
+        aten.scatter, aten.scatter_, aten.scatter_add, aten.scatter_add_, aten.masked_select,
+        aten.argmin, aten.any, aten.all, aten.logsumexp, aten.cumprod, aten.std_mean,
+        aten.rand, aten.randn, aten.randint, aten.randperm, aten.rand_like, aten.randn_like,
+        aten.reflection_pad1d, aten.replication_pad1d, aten.replication_pad3d,
+        aten.new_ones, aten.new_empty_strided, aten.empty_strided, aten.eye, aten.tril_indices,
+        aten.masked_fill_, aten.resize_, aten.split_with_sizes_copy, aten._weight_norm_interface,
+        aten.bucketize, aten.searchsorted, aten.floor_divide,
     )
-)  # fmt: skip
+) | {  # comparisons and interpolation, as in pooling
+    "torchvision.nms", "torchvision.roi_align", "torchvision.roi_pool",
+    "torchvision.ps_roi_align", "torchvision.ps_roi_pool",
+}  # fmt: skip
 _FREE = frozenset(
     str(packet)
     for packet in (
         aten.detach, aten.alias, aten._unsafe_view, aten.lift_fresh, aten._reshape_alias,
         aten.as_strided_, aten.squeeze_, aten.unsqueeze_, aten.t_, aten.transpose_,
-        aten.lift,
+        aten.lift, aten.unsafe_split, aten.unsafe_split_with_sizes,
     )
 )  # fmt: skip
 _QUANTIZED = "quantized_decomposed."
@@ -70,40 +97,66 @@ class Trace:
         result_shapes: of all tensors that the model put out, in order.
         output_layers: layers whose products reach the model's outputs through element-wise work
             alone: their channels are the outputs'.
+        ran: ``real`` when shapes depend on data, so that the figures hold for the sample input.
     """
 
     operators: OperatorTable
     output_shapes: dict[LayerId, tuple[int, ...]]
     result_shapes: tuple[tuple[int, ...], ...]
     output_layers: frozenset[LayerId]
+    ran: Literal["fake", "real"] = "fake"
 
 
-def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
+def trace(model: nn.Module, inputs: tuple[Any, ...]) -> Trace:
     """Record one forward pass in evaluation mode on inputs of these shapes and dtypes.
+
+    Args:
+        inputs: positional arguments: tensors, or lists, tuples and mappings of them.
 
     Raises:
         ForwardFailed: the model's forward raised; the message names the layer.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake = faker(mode)
-    copy = share(model, fake).eval()
-    samples = tuple(fake(tensor) for tensor in inputs)
-    recorder = _Recorder({id(tensor): name for name, tensor in tensors_of(copy)})
-    _watch(copy, recorder)
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    # The fused attention kernel hides its matrix products from the recorder.
-    torch.backends.mha.set_fastpath_enabled(False)
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # what it logs it raises as well, and we say it in words
     try:
-        with torch.no_grad(), mode, recorder:
+        samples = tree_map_only(Tensor, fake, inputs)
+        return _recorded(share(model, fake).eval(), samples, mode, "fake")
+    except _NeedsData as needs:
+        if any(tensor.is_meta for _, tensor in tensors_of(model)):
+            raise ForwardFailed(
+                f"{needs}, so it needs real weights, and this model has none.",
+                "Open the model with weights, random or published.",
+            ) from needs
+    return _recorded(share_for_running(model, baked=False), inputs, nullcontext(), "real")
+
+
+class _NeedsData(ForwardFailed):
+    """Shapes depend on data, or an operator has no rule for its shapes."""
+
+
+# What fake tensors raise where only data can tell how to go on.
+_DATA_DEPENDENT = (
+    DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException,
+)  # fmt: skip
+
+
+def _recorded(
+    copy: nn.Module,
+    samples: tuple[Any, ...],
+    mode: AbstractContextManager[Any],
+    ran: Literal["fake", "real"],
+) -> Trace:
+    """What one pass of ``copy``, which is the tracer's own, shows."""
+    recorder = _Recorder({id(tensor): name for name, tensor in tensors_of(copy)})
+    depth = _watch(copy, recorder)
+    try:
+        with torch.no_grad(), _plain_kernels(), _deeper_calls(depth), mode, recorder:
             result = copy(*samples)
+    except _DATA_DEPENDENT as error:
+        layer = recorder.layer_of(error)
+        raise _NeedsData(f"What {_where(layer)} does depends on its data ({error})") from error
     except Exception as error:
-        raise _forward_failed(error, recorder.current, inputs) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-        logger.setLevel(level)
+        raise _forward_failed(error, recorder.layer_of(error), samples) from error
     results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
     operators = OperatorTable(tuple(recorder.operators), map(recorder.number_of, results))
     return Trace(
@@ -111,7 +164,34 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
         recorder.shapes,
         tuple(tuple(leaf.shape) for leaf in results),
         operators.last_products(),
+        ran,
     )
+
+
+@contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Keep the fused attention kernel, which hides its matrix products, out of the way."""
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # what it logs it raises as well, and we say it in words
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        logger.setLevel(level)
+
+
+@contextmanager
+def _deeper_calls(depth: int) -> Iterator[None]:
+    """Room for what watching adds to the stack: a model that runs by itself runs here too."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 2 * depth + 200)  # a frame a level, and those of fake tensors
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def layer_tree(
@@ -170,15 +250,24 @@ def faker(mode: FakeTensorMode, requires_grad: bool = False) -> Callable[[Tensor
     return fake
 
 
-def _watch(model: nn.Module, recorder: "_Recorder") -> None:
-    """Tell the recorder which layer runs; ``model`` is the recorder's own copy."""
+def _watch(model: nn.Module, recorder: "_Recorder") -> int:
+    """Tell the recorder which layer runs; ``model`` is its own copy. Levels of layers."""
+    depth = 0
     for name, module in model.named_modules():
+        depth = max(depth, name.count(".") + 1)
         module.register_forward_pre_hook(recorder.entering(LayerId(name)), prepend=True)
-        module.register_forward_hook(recorder.leaving(LayerId(name)))
+        # Always: or a layer whose parent catches what it raised would seem to run on.
+        module.register_forward_hook(recorder.leaving(LayerId(name)), always_call=True)
+    return depth
 
 
-def _forward_failed(error: Exception, layer: LayerId, inputs: tuple[Tensor, ...]) -> ForwardFailed:
-    shapes = " and ".join("×".join(map(str, tensor.shape)) for tensor in inputs)
+def _where(layer: LayerId) -> str:
+    return f"layer {layer}" if layer else "the model at its top level"
+
+
+def _forward_failed(error: Exception, layer: LayerId, inputs: tuple[Any, ...]) -> ForwardFailed:
+    leaves = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    shapes = " and ".join("×".join(map(str, tensor.shape)) for tensor in leaves)
     where = f"in layer {layer}" if layer else "at its top level"
     cause = str(error).strip().splitlines()
     return ForwardFailed(
@@ -196,13 +285,15 @@ class _Recorder(TorchDispatchMode):
         self.shapes: dict[LayerId, tuple[int, ...]] = {}
         self._names = names
         self._stack: list[LayerId] = [ROOT]
-        self._uses: dict[int, TensorUse] = {}
-        self._alive: list[Tensor] = []  # ids are only unique while their tensors live
+        # Weakly, as a real run would keep all activations; an id may so come to name another.
+        self._uses: dict[int, tuple[weakref.ref[Tensor], TensorUse]] = {}
+        self._numbers = itertools.count()
+        self._failed: tuple[BaseException | None, LayerId] = (None, ROOT)
 
-    @property
-    def current(self) -> LayerId:
-        """Innermost layer that was running last."""
-        return self._stack[-1]
+    def layer_of(self, error: BaseException) -> LayerId:
+        """Innermost layer that raised the error."""
+        raised, layer = self._failed
+        return layer if raised is error else ROOT
 
     def entering(self, layer: LayerId) -> Callable[[nn.Module, Any], None]:
         """A pre-forward hook for that layer."""
@@ -213,10 +304,13 @@ class _Recorder(TorchDispatchMode):
         return hook
 
     def leaving(self, layer: LayerId) -> Callable[[nn.Module, Any, Any], None]:
-        """A forward hook for that layer."""
+        """A forward hook for that layer, which is called when it raises as well."""
 
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             self._stack.pop()
+            raised = sys.exc_info()[1] if output is None else None
+            if raised is not None and raised is not self._failed[0]:
+                self._failed = raised, layer
             for leaf in tree_leaves(output):
                 if isinstance(leaf, Tensor):
                     self.shapes[layer] = tuple(leaf.shape)
@@ -241,7 +335,7 @@ class _Recorder(TorchDispatchMode):
             return out
         self.operators.append(
             Operator(
-                self.current,
+                self._stack[-1],
                 str(func._overloadpacket),
                 work,
                 inputs,
@@ -257,16 +351,15 @@ class _Recorder(TorchDispatchMode):
         return self._use(tensor).number
 
     def _use(self, tensor: Tensor) -> TensorUse:
-        use = self._uses.get(id(tensor))
-        if use is None:
+        known, use = self._uses.get(id(tensor), (None, None))
+        if use is None or known is None or known() is not tensor:
             name = self._names.get(id(tensor), "")
             use = self._remember(tensor, _bits(tensor.dtype), bool(name), name)
         return use
 
     def _remember(self, tensor: Tensor, bits: int, weight: bool, name: str = "") -> TensorUse:
-        use = TensorUse(len(self._alive), tuple(tensor.shape), bits, weight, name)
-        self._alive.append(tensor)
-        self._uses[id(tensor)] = use
+        use = TensorUse(next(self._numbers), tuple(tensor.shape), bits, weight, name)
+        self._uses[id(tensor)] = weakref.ref(tensor), use
         return use
 
     def _written(self, func: Any, tensor: Tensor, inputs: tuple[TensorUse, ...]) -> TensorUse:
@@ -280,9 +373,10 @@ class _Recorder(TorchDispatchMode):
         return self._remember(tensor, bits, weight)
 
 
+@cache
 def _work_of(func: Any) -> Work:
     packet = str(func._overloadpacket)
-    if func._overloadpacket in flop_registry or packet in _ATTENTION:
+    if func._overloadpacket in flop_registry or packet in _PRODUCTS:
         return Work.PRODUCT
     if func.is_view or packet in _FREE or packet.startswith(_QUANTIZED):
         return Work.FREE  # a value is rounded as it is written: no traffic of its own
@@ -305,15 +399,44 @@ def _is_pointwise(func: Any) -> bool:
     )
 
 
-# The CPU's fused attention has no formula in torch's registry; the others share this signature.
-_ATTENTION = frozenset({str(aten._scaled_dot_product_flash_attention_for_cpu)})
+def _attention(args: Any, _out: Any) -> int:
+    query, key, value = (tuple(tensor.shape) for tensor in args[:3])
+    return int(prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
+
+
+def _matrix_times_vector(args: Any, _out: Any) -> int:
+    return int(args[0].numel())
+
+
+def _deformed_convolution(args: Any, out: Any) -> int:
+    # Each output element reads a kernel of inputs, wherever it finds them.
+    return int(out.numel() * args[1][0].numel())
+
+
+def _recurrence(args: Any, _out: Any) -> int:
+    steps_and_batch, weights = args[0].shape[:2], args[1:3]
+    return int(prod(steps_and_batch) * sum(weight.numel() for weight in weights))
+
+
+# Products that torch's registry has no formula for.
+_PRODUCTS: dict[str, Callable[[Any, Any], int]] = {
+    "aten._scaled_dot_product_flash_attention_for_cpu": _attention,
+    "aten._scaled_dot_product_attention_math_for_mps": _attention,
+    "aten._scaled_dot_product_fused_attention_overrideable": _attention,
+    "aten.mv": _matrix_times_vector,
+    "aten.dot": _matrix_times_vector,
+    "aten.vdot": _matrix_times_vector,
+    "aten.addmv": lambda args, _out: int(args[1].numel()),
+    "aten._int_mm": lambda args, _out: int(args[0].numel() * args[1].shape[-1]),
+    "aten.mkldnn_rnn_layer": _recurrence,
+    "torchvision.deform_conv2d": _deformed_convolution,
+}
 
 
 def _macs_of(func: Any, args: Any, kwargs: Any, out: Any) -> int:
-    if str(func._overloadpacket) in _ATTENTION:
-        query, key, value = (tuple(tensor.shape) for tensor in args[:3])
-        batch_heads, length, width = query[0] * query[1], query[2], query[3]
-        return int(batch_heads * length * key[2] * (width + value[3]))
+    formula = _PRODUCTS.get(str(func._overloadpacket))
+    if formula is not None:
+        return formula(args, out)
     # torch's formulas count a multiply-accumulate as two operations.
     return int(flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)) // 2
 
