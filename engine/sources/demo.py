@@ -10,6 +10,7 @@ __all__ = ["INPUT_SHAPE", "WEIGHTS", "DigitsNet"]
 
 INPUT_SHAPE = (1, 1, 8, 8)
 WEIGHTS = "demo/digits.safetensors"
+DATA = "digits"
 
 
 class DigitsNet(nn.Module):

@@ -18,7 +18,7 @@ from engine.errors import ModelNotFound, ModelUnreadable
 from engine.integer_layers import INPUT_RANGE, QUANTIZED, Folded, is_quantized, quantized_from
 from engine.layers import LayerId
 from engine.requests import InputSpec
-from engine.sharing import own_parameter, replace_module
+from engine.sharing import assign_tensors, own_parameter, replace_module
 from engine.sources.architectures import build
 
 KEY = "secateur"
@@ -184,7 +184,7 @@ def rebuild(
                 state[owner] = own_parameter(state[owner])
             state[name] = state[owner]
         _check_fit(model.state_dict(), state)
-        model.load_state_dict(state, strict=True, assign=True)
+        assign_tensors(model, state)
     except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelUnreadable(

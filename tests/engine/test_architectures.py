@@ -130,7 +130,7 @@ def test_preprocessing_is_that_of_the_weights() -> None:
         "RGB", (256,), (224, 224), "bilinear", mean, std
     )
     assert build("fcn_resnet50", "meta").preprocessing == Preprocessing(
-        "RGB", (520, 520), (), "bilinear", mean, std
+        "RGB", (520,), (), "bilinear", mean, std
     )
     assert build("ssd300_vgg16", "meta").preprocessing == Preprocessing()
 

@@ -19,8 +19,11 @@ from torch import nn
 
 from engine.datasets import SPLIT_SEED, Split, digits, load_data
 from engine.errors import DataSetNotFound
+from engine.job import Job
+from engine.requests import DataRequest, InputSpec
 from engine.resources import resource
 from engine.sources.demo import INPUT_SHAPE, WEIGHTS, DigitsNet
+from engine.state import ModelInfo
 
 # Of the two splits' images and labels in order. A new value means that the shipped weights have
 # seen validation images: retrain them with resources/demo/train.py.
@@ -55,7 +58,6 @@ def test_digits_have_the_documented_form() -> None:
     data = digits()
     assert data.name == "digits"
     assert data.classes == tuple("0123456789")
-    assert data.sample_shape == INPUT_SHAPE[1:]
     assert (len(data.training), len(data.validation)) == (1347, 450)
     for split in (data.training, data.validation):
         assert split.images.shape == (len(split), 1, 8, 8)
@@ -111,13 +113,16 @@ def test_batches_refuse_a_size_below_one(size: int) -> None:
         next(digits().validation.batches(size))
 
 
+INFO = ModelInfo("digits_net", "demo", (InputSpec(INPUT_SHAPE),), trained=True)
+
+
 def test_load_data_finds_digits() -> None:
-    assert load_data("digits") is digits()
+    assert load_data(DataRequest("digits"), INFO, Job()) is digits()
 
 
 def test_load_data_names_what_is_missing_and_what_exists() -> None:
     with pytest.raises(DataSetNotFound, match="“cifar”") as caught:
-        load_data("cifar")
+        load_data(DataRequest("cifar"), INFO, Job())
     assert "“digits”" in caught.value.remedy
 
 
@@ -125,7 +130,7 @@ def test_missing_scikit_learn_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     digits.cache_clear()
     with pytest.raises(DataSetNotFound, match="scikit-learn") as caught:
-        load_data("digits")
+        load_data(DataRequest("digits"), INFO, Job())
     assert "pip install scikit-learn" in caught.value.remedy
     assert isinstance(caught.value.__cause__, ImportError)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from engine import datasets
-from engine.datasets import DataSet, Split
+from engine.datasets import DataSet, Split, loading
 from engine.edits import Edit, PruneChannels, PruneWeights, Quantize
 from engine.errors import (
     DataSetMismatch,
@@ -516,7 +516,7 @@ def toy(shape: tuple[int, ...], classes: int) -> DataSet:
 
 
 def test_data_that_do_not_fit_leave_the_chosen_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(datasets._DATA_SETS, "toy", lambda: toy((3, 8, 8), 10))
+    monkeypatch.setitem(loading._DATA_SETS, "toy", lambda: toy((3, 8, 8), 10))
     session = fresh()
     session.evaluate(Job())
     before = session.snapshot
@@ -530,7 +530,7 @@ def test_data_that_do_not_fit_leave_the_chosen_ones(monkeypatch: pytest.MonkeyPa
 def test_other_data_take_the_accuracies_along_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(datasets._DATA_SETS, "toy", lambda: toy((1, 8, 8), 10))
+    monkeypatch.setitem(loading._DATA_SETS, "toy", lambda: toy((1, 8, 8), 10))
     session = fresh()
     session.apply(EDITS[0], Job())
     session.evaluate(Job())
@@ -552,7 +552,7 @@ def test_other_data_take_the_accuracies_along_and_nothing_else(
 def test_data_of_other_classes_are_refused_when_evaluating(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(datasets._DATA_SETS, "toy", lambda: toy((1, 8, 8), 7))
+    monkeypatch.setitem(loading._DATA_SETS, "toy", lambda: toy((1, 8, 8), 7))
     session = fresh()
     session.load_data("toy", Job())
     before = session.snapshot

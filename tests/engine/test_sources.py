@@ -6,7 +6,6 @@ import os
 import pickle
 import struct
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from engine.edits import PruneChannels, Quantize
-from engine.errors import EngineError, ForwardFailed, ModelNotFound, ModelUnreadable
+from engine.errors import ConsentNeeded, EngineError, ForwardFailed, ModelNotFound, ModelUnreadable
 from engine.job import Job
 from engine.layers import LayerId
-from engine.requests import OpenRequest
+from engine.requests import InputSpec, OpenRequest
 from engine.session import ModelSession, open_model
 from engine.sources.architectures import build
 from engine.sources.description import KEY, describe, to_metadata
@@ -92,15 +91,6 @@ def test_a_structure_without_weights_takes_no_memory_even_where_torch_needs_valu
 
 
 @pytest.mark.parametrize(
-    "name", ["fasterrcnn_resnet50_fpn", "ssdlite320_mobilenet_v3_large", "r3d_18", "raft_small"]
-)
-def test_models_that_take_no_single_image_are_refused_in_words(name: str) -> None:
-    with pytest.raises(ModelUnreadable, match=f"{name} takes no single image of fixed size") as it:
-        read(name)
-    assert "classification or segmentation" in it.value.remedy
-
-
-@pytest.mark.parametrize(
     ("name", "near"),
     [
         ("resnet51", "resnet50"),
@@ -110,11 +100,9 @@ def test_models_that_take_no_single_image_are_refused_in_words(name: str) -> Non
         ("dmeo", "demo"),
         ("torchvision:vgg17", "vgg16"),
         ("qwertzuiop", None),
-        ("", None),
         (" ", None),
         ("x" * 10_000, None),
         ("nul\0", None),
-        ("torchvision:", None),
     ],
 )
 def test_unknown_names_are_answered_with_near_ones(name: str, near: str | None) -> None:
@@ -132,7 +120,9 @@ def test_unknown_names_are_answered_with_near_ones(name: str, near: str | None) 
 @pytest.fixture(scope="module")
 def parts() -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a whole checkpoint; each test alters its own copy."""
-    description, tensors = describe(build("demo").model, "demo", (1, 1, 8, 8), trained=True)
+    description, tensors = describe(
+        build("demo").model, "demo", (InputSpec((1, 1, 8, 8)),), trained=True
+    )
     return tensors, json.loads(to_metadata(description)[KEY])
 
 
@@ -190,6 +180,14 @@ def test_models_of_torchvision_come_back_with_every_bit(job: Job, tmp_path: Path
     assert not opened.snapshot.model.trained
 
 
+def test_layouts_with_a_version_come_back(job: Job, tmp_path: Path) -> None:
+    """MNASNet refuses tensors that do not say which version of its layout they are in."""
+    session = open_model("mnasnet0_5", job)
+    path = tmp_path / "mnasnet.safetensors"
+    session.export(str(path), "checkpoint", job)
+    assert open_model(str(path), job).fingerprint() == session.fingerprint()
+
+
 @pytest.mark.parametrize("padding", range(0, 300, 7))
 def test_a_header_of_any_length_is_taken_for_a_header(
     checkpoint: Any, parts: Any, padding: int
@@ -221,24 +219,10 @@ class Bomb:
 def test_nothing_in_a_pickle_is_executed(tmp_path: Path, protocol: int, suffix: str) -> None:
     path, sign = tmp_path / f"model{suffix}", tmp_path / "executed"
     path.write_bytes(pickle.dumps(Bomb(sign), protocol))
-    message = refused(path)
-    assert "a pickle" in message or protocol < 2
+    assert "posix.mkdir" in refused(path, ConsentNeeded)
     assert not sign.exists()
     pickle.loads(path.read_bytes())
     assert sign.exists(), "the bomb works"
-
-
-def test_nothing_in_a_torch_archive_is_executed(tmp_path: Path) -> None:
-    path, sign = tmp_path / "model.pt", tmp_path / "executed"
-    torch.save(Bomb(sign), path)
-    assert "a PyTorch or ZIP archive" in refused(path)
-    assert not sign.exists()
-
-
-def test_archives_are_named(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "model.safetensors", "w") as archive:
-        archive.writestr("weights", "none")
-    assert "a PyTorch or ZIP archive" in refused(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -246,15 +230,15 @@ def test_archives_are_named(tmp_path: Path) -> None:
     [
         (b"", "it is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer"),
-        (b"\0" * 100, "not that of a safetensors file"),
-        (b"{}", "not that of a safetensors file"),
-        (b"\x02\0\0\0\0\0\0\0{}", "tensors only"),
-        (b"\x03\0\0\0\0\0\0\0{} ", "tensors only"),
-        (b"\x02\0\0\0\0\0\0\0[]", "not that of a safetensors file"),
+        (b"\0" * 100, "zeros only"),
+        (b"{}", "a JSON file"),
+        (b"\x02\0\0\0\0\0\0\0{}", "no tensors"),
+        (b"\x03\0\0\0\0\0\0\0{} ", "no tensors"),
+        (b"\x02\0\0\0\0\0\0\0[]", "that of no model file"),
         (b"\x02\0\0\0\0\0\0\0{", "cut short"),
         (b"\xff" * 8 + b"{}", "cut short"),
         (struct.pack("<Q", 1 << 62) + b"{}", "cut short"),
-        (struct.pack("<Q", 200_000) + b'{"a":' * 40_000, "damaged or cut short"),
+        (struct.pack("<Q", 200_000) + b'{"a":' * 40_000, "its header is no JSON"),
     ],
 )
 def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes, cause: str) -> None:
@@ -270,12 +254,11 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
     assert "not a regular file" in refused(tmp_path / "fifo.safetensors")
     assert "not a regular file" in refused("/dev/zero")
     assert "a folder" in refused(tmp_path)
-    assert refused("/") == "/ cannot be opened: it is a folder."
-    for link in ("loop", "dangling.safetensors"):
-        (tmp_path / link).symlink_to("loop")
-        assert f"{link} cannot be opened: it is a link that leads nowhere" in refused(
-            tmp_path / link
-        )
+    assert refused("/") == "/ cannot be opened: it is a folder, not a regular file."
+    (tmp_path / "dangling.safetensors").symlink_to("nowhere")
+    assert "a link that leads nowhere" in refused(tmp_path / "dangling.safetensors")
+    (tmp_path / "loop").symlink_to("loop")
+    assert "a link that leads back to itself" in refused(tmp_path / "loop")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="one of Linux's odd files")
@@ -316,12 +299,17 @@ def test_one_flipped_bit_in_the_header_gives_the_model_or_one_error(
         open_model(str(flipped[1]), Job())
 
 
-def test_tensors_without_our_description(tmp_path: Path, parts: Any) -> None:
+def test_tensors_without_our_description_are_known_by_their_shapes(
+    tmp_path: Path, parts: Any
+) -> None:
     path = tmp_path / "plain.safetensors"
-    path.write_bytes(save(parts[0]))
-    assert "tensors only, without the architecture" in refused(path)
-    path.write_bytes(save(parts[0], {"format": "pt"}))
-    assert "tensors only, without the architecture" in refused(path)
+    for metadata in (None, {"format": "pt"}):
+        path.write_bytes(save(parts[0], metadata))
+        opened = read(str(path))
+        assert opened.architecture == "demo"
+        assert opened.info.notes == (
+            f"This is demo: {len(parts[0])} of {len(parts[0])} tensors match.",
+        )
 
 
 @pytest.mark.parametrize(
@@ -360,7 +348,7 @@ def grid(**changes: Any) -> dict[str, Any]:
         ({"unheard": "of"}, "unheard"),
         ({"source": "demo2"}, "“demo2”"),
         ({"source": "/etc/passwd"}, "“/etc/passwd”"),
-        ({"source": "fasterrcnn_resnet50_fpn"}, "fasterrcnn_resnet50_fpn"),
+        ({"source": "fasterrcnn_resnet50_fpn"}, "backbone.body.conv1.weight is missing"),
         ({"source": "squeezenet1_1"}, "features.0.weight is missing"),
         ({"source": 3}, "source"),
         ({"trained": "yes"}, "trained"),
