@@ -15,8 +15,8 @@ from engine.errors import ModelNotFound
 from engine.job import Job
 from engine.requests import InputSpec, OpenRequest, Preprocessing
 from engine.sources import demo
+from engine.sources.libraries.published import read_published
 from engine.sources.opened import OpenedModel
-from engine.sources.published import read_published
 from engine.state import ModelInfo
 from engine.tracing import sample_inputs
 
@@ -168,10 +168,10 @@ def _from_catalogue(
 def _library(name: CatalogueName) -> Any:
     # Seconds each, which the demo need not wait for.
     if name.library == "timm":
-        from engine.sources import timm_models
+        from engine.sources.libraries import timm_models
 
         return timm_models
-    from engine.sources import torchvision_models
+    from engine.sources.libraries import torchvision_models
 
     return torchvision_models
 

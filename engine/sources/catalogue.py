@@ -7,8 +7,8 @@ from typing import Any
 
 from engine.catalogue import CatalogueEntry
 from engine.job import Job
-from engine.sources import timm_models, torchvision_models
 from engine.sources.architectures import CatalogueName
+from engine.sources.libraries import timm_models, torchvision_models
 
 # The first of these that weights publish is their accuracy.
 _METRICS = ("acc@1", "miou", "box_map", "epe", "per_image_epe", "fl_all")

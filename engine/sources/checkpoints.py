@@ -10,15 +10,15 @@ from engine.job import Job
 from engine.requests import InputSpec, OpenRequest
 from engine.sharing import assign_tensors
 from engine.sources.architectures import DEMO, build
-from engine.sources.contents import Contents
 from engine.sources.description import KEY, inputs_of, read_description, rebuild
+from engine.sources.files.contents import Contents
+from engine.sources.files.naming import plain_name
+from engine.sources.files.numpy_files import read_npz
+from engine.sources.files.safetensors_files import read_safetensors, read_shards, with_index_hint
+from engine.sources.files.sniffing import Kind
+from engine.sources.files.torch_files import read_torch
 from engine.sources.matching import Match, match
-from engine.sources.naming import plain_name
-from engine.sources.numpy_files import read_npz
 from engine.sources.opened import OpenedModel
-from engine.sources.safetensors_files import read_safetensors, read_shards, with_index_hint
-from engine.sources.sniffing import Kind
-from engine.sources.torch_files import read_torch
 from engine.state import ModelInfo
 from engine.tracing import sample_inputs
 

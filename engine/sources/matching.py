@@ -21,8 +21,8 @@ from engine.errors import ArchitectureNeeded, EngineError
 from engine.job import Job
 from engine.requests import Candidate
 from engine.sources.architectures import DEMO, TIMM, TORCHVISION, build
-from engine.sources.contents import Stored, unwrapped
-from engine.sources.naming import plain_name
+from engine.sources.files.contents import Stored, unwrapped
+from engine.sources.files.naming import plain_name
 
 MOST_CANDIDATES = 5
 _MOST_DIFFERING = 5
@@ -310,7 +310,7 @@ def _nearest(elements: int) -> list[str]:
 @lru_cache(maxsize=1)
 def _counts() -> Mapping[str, int]:
     """Parameters of each architecture of the catalogue, as published."""
-    from engine.sources import torchvision_models
+    from engine.sources.libraries import torchvision_models
 
     counts = {DEMO: sum(one.elements for one in _signature(DEMO).values())}
     for name in torchvision_models.names():
@@ -322,7 +322,7 @@ def _counts() -> Mapping[str, int]:
 
 
 def _of_timm(what: str) -> list[str]:
-    from engine.sources import timm_models
+    from engine.sources.libraries import timm_models
 
     known = timm_models.names()
     named = sorted((name for name in known if name in what), key=len, reverse=True)

@@ -12,10 +12,10 @@ from engine.sharing import assign_tensors
 from engine.sources import demo
 from engine.sources.architectures import DEMO, TIMM, TORCHVISION, build, open_architecture
 from engine.sources.checkpoints import open_checkpoint
-from engine.sources.naming import plain_name
+from engine.sources.files.naming import plain_name
+from engine.sources.files.safetensors_files import read_tensors
+from engine.sources.files.sniffing import Kind, sniff
 from engine.sources.opened import OpenedModel
-from engine.sources.safetensors_files import read_tensors
-from engine.sources.sniffing import Kind, sniff
 from engine.state import ModelInfo
 from engine.tracing import sample_inputs
 from engine.user_code import names_function
@@ -24,9 +24,9 @@ _CATALOGUES = (TORCHVISION, TIMM)
 
 # What is more than tensors; each is imported when such a file is opened.
 _STRUCTURES = {
-    Kind.PROGRAM: "engine.sources.programs:open_program",
-    Kind.TORCHSCRIPT: "engine.sources.torchscript:open_torchscript",
-    Kind.ONNX: "engine.sources.onnx_models:open_onnx",
+    Kind.PROGRAM: "engine.sources.graphs.programs:open_program",
+    Kind.TORCHSCRIPT: "engine.sources.graphs.torchscript:open_torchscript",
+    Kind.ONNX: "engine.sources.onnx_files.opening:open_onnx",
 }
 
 

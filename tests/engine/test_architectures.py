@@ -16,13 +16,13 @@ from torchvision.models import WeightsEnum
 from engine.errors import ModelNotFound, ModelUnreadable
 from engine.job import Job
 from engine.requests import InputSpec, OpenRequest, Preprocessing
-from engine.sources import timm_models, torchvision_models
 from engine.sources.architectures import (
     RANDOM_WEIGHTS,
     CatalogueName,
     build,
     open_architecture,
 )
+from engine.sources.libraries import timm_models, torchvision_models
 from engine.tracing import sample_inputs
 
 

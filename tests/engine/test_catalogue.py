@@ -15,9 +15,9 @@ from engine.energy.hardware import default_hardware
 from engine.energy.model import estimate
 from engine.job import Cancelled, Job
 from engine.metrics import LATENCY, Quantity, Series
-from engine.sources import timm_models, torchvision_models
 from engine.sources.architectures import CatalogueName, build
 from engine.sources.catalogue import catalogue_entries, family_of
+from engine.sources.libraries import timm_models, torchvision_models
 from engine.tracing import sample_inputs, trace
 
 

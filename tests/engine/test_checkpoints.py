@@ -26,11 +26,11 @@ from engine.errors import (
 )
 from engine.job import Job
 from engine.requests import InputSpec, OpenRequest
-from engine.sources import torch_files
 from engine.sources.demo import DigitsNet
+from engine.sources.files import torch_files
+from engine.sources.files.pickles import scan_pickle
 from engine.sources.opened import OpenedModel
 from engine.sources.opening import open_source
-from engine.sources.pickles import scan_pickle
 
 INPUT = (InputSpec((1, 3)),)
 

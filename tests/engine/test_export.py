@@ -23,9 +23,10 @@ from engine.lazy import resolve
 from engine.metrics import ACCURACY
 from engine.requests import InputSpec, OpenRequest
 from engine.session import ModelSession, open_model
-from engine.sources import description, programs
+from engine.sources import description
 from engine.sources.architectures import Architecture, build
 from engine.sources.description import describe, read_description, rebuild
+from engine.sources.graphs import programs
 from engine.sources.opened import OpenedModel, digest_of
 from engine.sources.opening import open_source
 from engine.state import ModelInfo

@@ -11,7 +11,7 @@ from torchvision import models
 
 from engine.errors import ArchitectureNeeded, ModelNotFound
 from engine.job import Cancelled, Job
-from engine.sources.contents import Stored, find_state, unwrapped
+from engine.sources.files.contents import Stored, find_state, unwrapped
 from engine.sources.matching import Match, match
 
 

@@ -25,16 +25,16 @@ from engine.layers import LayerId
 from engine.requests import InputSpec, OpenRequest
 from engine.session import ModelSession
 from engine.sharing import share
-from engine.sources import onnx_checking
-from engine.sources.onnx_comparison import (
+from engine.sources.files.onnx_sniffing import looks_like_onnx
+from engine.sources.onnx_files import checking as onnx_checking
+from engine.sources.onnx_files.comparison import (
     Comparison,
     compare,
     difference_in_words,
     figure,
 )
-from engine.sources.onnx_conversion import Converted, convert_file
-from engine.sources.onnx_models import open_onnx
-from engine.sources.onnx_sniffing import looks_like_onnx
+from engine.sources.onnx_files.conversion import Converted, convert_file
+from engine.sources.onnx_files.opening import open_onnx
 from engine.sources.opened import OpenedModel
 from engine.tracing import trace
 
@@ -614,7 +614,7 @@ import json, resource, sys, time
 from pathlib import Path
 import torch
 from engine.errors import ModelUnreadable
-from engine.sources import onnx_checking
+from engine.sources.onnx_files import checking as onnx_checking
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 path = Path(sys.argv[1])
 try:

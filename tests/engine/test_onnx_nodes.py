@@ -17,9 +17,9 @@ from torch import Tensor
 
 from engine.errors import EngineError
 from engine.job import Job
-from engine.sources.onnx_checking import OLDEST_OPSET, OnnxFile, opset_of, taken_tensors
-from engine.sources.onnx_conversion import assembled, check_operators
-from engine.sources.onnx_converters.call import tensor_of
+from engine.sources.onnx_files.checking import OLDEST_OPSET, OnnxFile, opset_of, taken_tensors
+from engine.sources.onnx_files.conversion import assembled, check_operators
+from engine.sources.onnx_files.converters.call import tensor_of
 
 _WIDE = "torch does not compute so with unsigned integers wider than a byte"
 

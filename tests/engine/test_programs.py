@@ -26,12 +26,12 @@ from engine.lazy import resolve
 from engine.requests import InputSpec, OpenRequest
 from engine.session import ModelSession
 from engine.sharing import share
-from engine.sources import programs
-from engine.sources.archives import read_archive
-from engine.sources.blocks import Block
+from engine.sources.files.archives import read_archive
+from engine.sources.graphs import programs
+from engine.sources.graphs.blocks import Block
+from engine.sources.graphs.programs import open_program
 from engine.sources.opened import OpenedModel, digest_of
 from engine.sources.opening import open_source
-from engine.sources.programs import open_program
 
 
 @pytest.fixture(autouse=True)

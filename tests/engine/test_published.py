@@ -15,9 +15,9 @@ from torch import Tensor
 from engine.errors import DownloadFailed, EngineError, ModelUnreadable, WeightsMissing
 from engine.job import Cancelled, Job
 from engine.requests import OpenRequest
-from engine.sources import published, timm_models, torchvision_models
 from engine.sources.architectures import CatalogueName, build, open_architecture
-from engine.sources.published import PublishedFile, cache_folder, fetch, read_published
+from engine.sources.libraries import published, timm_models, torchvision_models
+from engine.sources.libraries.published import PublishedFile, cache_folder, fetch, read_published
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 

@@ -18,9 +18,9 @@ from torch import nn
 
 from engine.errors import EngineError, ModelNotFound, ModelUnreadable
 from engine.job import Job
-from engine.sources.archives import read_archive
-from engine.sources.naming import MOST_SHOWN, megabytes, plain_name, plain_names
-from engine.sources.sniffing import Kind, sniff
+from engine.sources.files.archives import read_archive
+from engine.sources.files.naming import MOST_SHOWN, megabytes, plain_name, plain_names
+from engine.sources.files.sniffing import Kind, sniff
 
 STATE = nn.Linear(2, 3).state_dict()
 
@@ -109,7 +109,7 @@ def test_what_is_missing_of_a_file_is_told_in_bytes(tmp_path: Path) -> None:
     whole = save({"weight": torch.zeros(1_000_000)})
     path = tmp_path / "model.safetensors"
     path.write_bytes(whole[:1_200_000])
-    from engine.sources.safetensors_files import read_safetensors
+    from engine.sources.files.safetensors_files import read_safetensors
 
     assert sniff(path) is Kind.SAFETENSORS
     with pytest.raises(ModelUnreadable, match=r"cut short: 1\.2 MB of 4\.0 MB are there"):

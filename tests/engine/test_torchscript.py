@@ -19,11 +19,11 @@ from engine.layers import LayerId
 from engine.lazy import resolve
 from engine.requests import InputSpec, OpenRequest
 from engine.session import ModelSession
-from engine.sources import torchscript
-from engine.sources.archives import read_archive
-from engine.sources.blocks import Block
+from engine.sources.files.archives import read_archive
+from engine.sources.graphs import torchscript
+from engine.sources.graphs.blocks import Block
+from engine.sources.graphs.torchscript import open_torchscript
 from engine.sources.opened import OpenedModel, digest_of
-from engine.sources.torchscript import open_torchscript
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine.layers import ROOT, LayerId
 from engine.operators import Work
-from engine.sources import torchvision_models
 from engine.sources.architectures import Architecture, build
+from engine.sources.libraries import torchvision_models
 from engine.tracing import Trace, layer_tree, sample_inputs, trace
 
 # Over about a second each.

@@ -1,0 +1,1 @@
+"""The libraries whose models can be opened by name, and their published weights."""

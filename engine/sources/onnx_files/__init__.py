@@ -1,0 +1,1 @@
+"""ONNX files: checked, converted and compared with ONNX Runtime."""
