@@ -113,6 +113,11 @@ def _toggle_measuring(context: Context) -> None:
     context.settings.measure_after_edit = not context.settings.measure_after_edit
 
 
+def _profile(tab: str) -> Callable[[Context], None]:
+    """An action that profiles and shows the view of it."""
+    return lambda context: context.window.profile(tab)
+
+
 def _limit(metric: Metric) -> Spec:
     return Spec(
         f"limit_{metric.key}",
@@ -141,12 +146,20 @@ def _appearance(mode: ThemeMode, text: str) -> Spec:
 _FILE: Final = (
     Spec("open_demo", _text("Open &demo"), "&File", 0, _operation(operations.open_demo), always,
          ("Ctrl+D",), "ph.rocket-launch", _text("Open a small trained network with its data")),
-    Spec("open_model", _text("Open &model…"), "&File", 0, _dialog(dialogs.ask_model), always,
-         ("Ctrl+Shift+O",), "ph.stack", _text("Open a torchvision model by its name")),
-    Spec("open_checkpoint", _text("&Open checkpoint…"), "&File", 0,
-         _dialog(dialogs.ask_checkpoint), always,
-         ("Ctrl+O",), "ph.folder-open", _text("Open a checkpoint that Secateur exported"),
+    Spec("show_catalogue", _text("Model &catalogue"), "&File", 0,
+         lambda context: context.window.show_catalogue(), always,
+         ("Ctrl+K",), "ph.stack", _text("Compare every published model, and open one"),
+         _text("Catalogue")),
+    Spec("open_file", _text("&Open…"), "&File", 0, _dialog(dialogs.ask_file), always,
+         ("Ctrl+O",), "ph.folder-open",
+         _text("Open a checkpoint, an exported program, an ONNX model or a Python file"),
          _text("Open")),
+    Spec("open_factory", _text("Open Python &factory…"), "&File", 0,
+         _dialog(dialogs.ask_factory), always, ("Ctrl+Shift+O",), "ph.code",
+         _text("Open what a Python function returns")),
+    Spec("model_information", _text("Model &information…"), "&File", 1,
+         _dialog(dialogs.show_information), has_model, ("Ctrl+I",), "ph.info",
+         _text("Where the model comes from, what it takes, and what opening it found")),
     Spec("export_checkpoint", _text("&Export checkpoint…"), "&File", 2,
          _dialog(dialogs.ask_export_checkpoint), has_model, ("Ctrl+E",), "ph.export",
          _text("Write weights and structure to a file that Secateur opens again"),
@@ -185,14 +198,38 @@ _PROFILE: Final = (
          _operation(operations.measure_latency), has_model, ("F6",), "ph.timer",
          _text("Time the model as it is now, layer by layer, on this machine"),
          _text("Measure latency")),
-    Spec("choose_data", _text("Choose validation &data…"), "&Profile", 1,
-         _dialog(dialogs.ask_data), has_model, (), "ph.database",
-         _text("Choose the data set that accuracy is taken on")),
-    Spec("measure_after_edit", _text("&Measure after each edit"), "&Profile", 2,
+    Spec("measure_memory", _text("Measure &memory"), "&Profile", 0,
+         _operation(operations.measure_memory), has_model, ("Shift+F6",), "ph.hard-drives",
+         _text("Take the most memory that is in use while each layer runs")),
+    Spec("profile_operators", _text("Profile &operators"), "&Profile", 1,
+         _profile("operators"), has_model, ("F7",), "ph.list-bullets",
+         _text("Record which operators one pass runs, and count them to layers")),
+    Spec("flame_graph", _text("&Flame graph"), "&Profile", 1,
+         _profile("flame"), has_model, ("Shift+F7",), "ph.flame",
+         _text("Record one pass and show its layers and operators over time")),
+    Spec("profile_python", _text("Profile &Python calls"), "&Profile", 1,
+         _profile("python"), has_model, ("F8",), "ph.tree-structure",
+         _text("Record which Python functions the model runs through")),
+    Spec("profile_lines", _text("Profile source l&ines of the layer"), "&Profile", 1,
+         _profile("lines"), has_model, ("Shift+F8",), "ph.code",
+         _text("Time the lines of the selected layer's forward")),
+    Spec("roofline", _text("&Roofline"), "&Profile", 1,
+         _profile("roofline"), has_model, ("F9",), "ph.chart-line",
+         _text("Set the layers' speed against what this machine reaches at best")),
+    Spec("save_trace", _text("Save Chrome &trace…"), "&Profile", 2,
+         lambda context: context.window.save_trace(), has_model, (), "ph.floppy-disk",
+         _text("Write the profiled operators for Perfetto and chrome://tracing")),
+    Spec("save_prof", _text("Save Python profile (.prof)…"), "&Profile", 2,
+         lambda context: context.window.save_prof(), has_model, (), "ph.floppy-disk",
+         _text("Write the Python calls for pstats and its viewers")),
+    Spec("choose_data", _text("Choose validation &data…"), "&Profile", 3,
+         lambda context: dialogs.ask_data(context.document, context.window, context.theme),
+         has_model, (), "ph.database", _text("Choose the data that accuracy is taken on")),
+    Spec("measure_after_edit", _text("&Measure after each edit"), "&Profile", 4,
          _toggle_measuring, always,
          tip=_text("Take accuracy and latency again whenever the model has changed"),
          checked=lambda context: context.settings.measure_after_edit),
-    Spec("cancel_all", _text("&Stop all jobs"), "&Profile", 3,
+    Spec("cancel_all", _text("&Stop all jobs"), "&Profile", 5,
          _operation(operations.cancel_all), is_busy, ("Ctrl+.",), "ph.stop-circle",
          _text("Stop everything that is under way; nothing half-done remains")),
 )
@@ -212,6 +249,9 @@ _VIEW: Final = (
 _HELP: Final = (
     Spec("shortcuts", _text("&Keyboard shortcuts"), "&Help", 0,
          lambda context: context.window.show_shortcuts(), always, ("F1",), "ph.keyboard"),
+    Spec("formats", _text("&File formats"), "&Help", 0,
+         lambda context: context.window.show_formats(), always, (), "ph.files",
+         _text("What can be done with each kind of file")),
     Spec("about", _text("&About Secateur"), "&Help", 0,
          lambda context: context.window.show_about(), always, (), "ph.info"),
 )

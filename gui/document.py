@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
 
 from PySide6.QtCore import QObject, Signal
 
 import engine
 from engine import (
+    CallProfile,
     Change,
     DataRequest,
     Edit,
@@ -23,10 +25,16 @@ from engine import (
     EngineError,
     ExportReport,
     Job,
+    LayerId,
     Limit,
+    LineProfile,
     Metric,
     OpenRequest,
+    OperatorProfile,
     Part,
+    Roofline,
+    RunSettings,
+    SamplePreview,
     Snapshot,
 )
 from gui import format as fmt
@@ -41,7 +49,19 @@ Request: TypeAlias = OpenRequest | DataRequest
 Answerer: TypeAlias = Callable[[Request, EngineError], bool]
 Step: TypeAlias = "Callable[[ModelSession, Job], Change | None]"
 
+Profile: TypeAlias = OperatorProfile | CallProfile | LineProfile | Roofline
+
+T = TypeVar("T")
+
 EVERYTHING = Part.MODEL | Part.LAYERS | Part.METRICS | Part.HISTORY | Part.LIMITS | Part.DATA
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """A profile, and the id of the state of the model that it was taken of."""
+
+    state: str
+    result: Profile
 
 
 class Document(QObject):
@@ -54,8 +74,11 @@ class Document(QObject):
         failed: the exception that ended a job.
         exported: the :class:`engine.ExportReport` of a written file.
         recipe_saved: the paths of the files that make up a recipe.
+        profiled: a :class:`Profiled` was taken.
+        devices_found: the :class:`engine.Device` that models could run on, available or not.
 
     Attributes:
+        run_settings: how the model is run while it is measured.
         answerer: is told of a request that could not be met, and why, before ``failed`` is. It
             may ask the user and make an amended request; True says that it has taken over.
 
@@ -69,6 +92,8 @@ class Document(QObject):
     failed = Signal(object)
     exported = Signal(object)
     recipe_saved = Signal(object)
+    profiled = Signal(object)
+    devices_found = Signal(object)
 
     def __init__(
         self,
@@ -79,6 +104,7 @@ class Document(QObject):
     ) -> None:
         super().__init__(parent)
         self.jobs = jobs
+        self.run_settings = RunSettings()
         self.answerer: Answerer | None = None
         self._settings = settings
         self._opener = opener
@@ -123,7 +149,7 @@ class Document(QObject):
 
         self.jobs.cancel_preview()  # it is about a model that goes
         self._cancel_follow_ups()
-        title = self.tr("Opening %s") % source_name(request.source)
+        title = self.tr("Opening %s") % fmt.visible(source_name(request.source))
         refused = partial(self._refuse, request)
         self._opening = self.jobs.submit(title, work, on_done, refused)
         self.opening_changed.emit(request.source)
@@ -159,14 +185,64 @@ class Document(QObject):
 
     def measure_latency(self) -> None:
         """Time every layer of the current model, and the base model's if they are missing."""
+        settings = self.run_settings
         self._submit(
-            self.tr("Measuring latency"), lambda session, job: session.measure_latency(job)
+            self.tr("Measuring latency"),
+            lambda session, job: session.measure_latency(job, settings),
+        )
+
+    def measure_memory(self) -> None:
+        """Take the peak memory of the current model, and the base model's if it is missing."""
+        settings = self.run_settings
+        self._submit(
+            self.tr("Measuring memory"), lambda session, job: session.measure_memory(job, settings)
+        )
+
+    def profile_operators(self) -> None:
+        """Record the operators of one pass; ``profiled`` follows."""
+        settings = self.run_settings
+        self._profile(
+            self.tr("Profiling operators"),
+            lambda session, job: session.profile_operators(job, settings),
+        )
+
+    def profile_python(self) -> None:
+        """Record the Python calls of some passes; ``profiled`` follows."""
+        settings = self.run_settings
+        self._profile(
+            self.tr("Profiling Python"),
+            lambda session, job: session.profile_python(job, settings),
+        )
+
+    def profile_lines(self, layer: LayerId, follow: bool) -> None:
+        """Time the lines of a layer's forward, with ``follow`` of what it calls too."""
+        settings = self.run_settings
+        self._profile(
+            self.tr("Profiling lines of %s") % fmt.layer_name(layer),
+            lambda session, job: session.profile_lines(layer, follow, job, settings),
+        )
+
+    def take_roofline(self) -> None:
+        """Time the layers against what this machine can do; ``profiled`` follows."""
+        settings = self.run_settings
+        self._profile(
+            self.tr("Taking the roofline"), lambda session, job: session.roofline(job, settings)
+        )
+
+    def find_devices(self) -> None:
+        """Find out which devices models could run on; ``devices_found`` follows."""
+        self.jobs.submit(
+            self.tr("Looking for devices"),
+            lambda job: engine.devices(),
+            self.devices_found.emit,
+            self.failed.emit,
+            idle=True,
         )
 
     def load_data(self, request: DataRequest) -> None:
         """Choose the data that accuracy is taken on."""
         self._submit(
-            self.tr("Loading %s") % source_name(request.source),
+            self.tr("Loading %s") % fmt.visible(source_name(request.source)),
             lambda session, job: session.load_data(request, job),
             self._edited,
             on_error=partial(self._refuse, request),
@@ -220,14 +296,25 @@ class Document(QObject):
         def work(job: Job) -> Effect:
             return self._session(meant).preview(edit, job)
 
-        def on_error(error: BaseException) -> None:
-            if isinstance(error, EngineError):
-                on_effect(error)
-            else:
-                on_effect(None)
-                self.failed.emit(error)
+        self._preview(work, on_effect)
 
-        self.jobs.preview(work, on_effect, on_error)
+    def preview_data(
+        self,
+        request: DataRequest,
+        count: int,
+        on_samples: Callable[[tuple[SamplePreview, ...] | EngineError | None], None],
+    ) -> None:
+        """Find out what samples look like to the model, in place of any earlier question.
+
+        ``on_samples`` gets at most ``count`` of them, or why there are none; None after a crash.
+        """
+
+        meant = self._shown
+
+        def work(job: Job) -> tuple[SamplePreview, ...]:
+            return self._session(meant).preview_data(request, count, job)
+
+        self._preview(work, on_samples)
 
     def cancel_preview(self) -> None:
         """Drop the question; its callback never comes."""
@@ -236,6 +323,18 @@ class Document(QObject):
     def cancel_all(self) -> None:
         """Ask every job to stop."""
         self.jobs.cancel_all()
+
+    def _preview(
+        self, work: Callable[[Job], T], on_answer: Callable[[T | EngineError | None], None]
+    ) -> None:
+        def on_error(error: BaseException) -> None:
+            if isinstance(error, EngineError):
+                on_answer(error)
+            else:
+                on_answer(None)
+                self.failed.emit(error)
+
+        self.jobs.preview(work, on_answer, on_error)
 
     def _session(self, meant: ModelSession | None) -> ModelSession:
         """The session that was shown when the user asked, for functions on the model thread.
@@ -267,11 +366,24 @@ class Document(QObject):
 
         return self.jobs.submit(title, work, deliver, on_error or self.failed.emit, idle)
 
+    def _profile(self, title: str, take: Callable[[ModelSession, Job], Profile]) -> None:
+        meant = self._shown
+
+        def work(job: Job) -> Profiled:
+            session = self._session(meant)
+            return Profiled(session.snapshot.current.id, take(session, job))
+
+        def deliver(profiled: Profiled) -> None:
+            if meant is self._shown:
+                self.profiled.emit(profiled)
+
+        self.jobs.submit(title, work, deliver, self.failed.emit)
+
     def _refuse(self, request: Request, error: BaseException) -> None:
         """Report why a request could not be met, unless the user can say what it lacks."""
-        asked = isinstance(error, EngineError) and self.answerer is not None
-        if not (asked and self.answerer(request, error)):
-            self.failed.emit(error)
+        if isinstance(error, EngineError) and self.answerer and self.answerer(request, error):
+            return
+        self.failed.emit(error)
 
     def _submit_edit(self, title: str, step: Step) -> None:
         """Queue a step to another state; what is being measured of this one can wait."""
@@ -297,8 +409,13 @@ class Document(QObject):
         self._cancel_follow_ups()
         self._follow_ups = [
             self._submit(self.tr("Evaluating"), _evaluate_if_missing, idle=True),
-            self._submit(self.tr("Measuring latency"), _measure_if_missing, idle=True),
+            self._submit(self.tr("Measuring latency"), self._measure_if_missing, idle=True),
         ]
+
+    def _measure_if_missing(self, session: ModelSession, job: Job) -> Change | None:
+        if _has(session.snapshot, "latency"):
+            return None
+        return session.measure_latency(job, self.run_settings)
 
     def _cancel_follow_ups(self) -> None:
         for job_id in self._follow_ups:
@@ -338,10 +455,6 @@ def _evaluate_if_missing(session: ModelSession, job: Job) -> Change | None:
     if session.snapshot.data is None or _has(session.snapshot, "accuracy"):
         return None
     return session.evaluate(job)
-
-
-def _measure_if_missing(session: ModelSession, job: Job) -> Change | None:
-    return None if _has(session.snapshot, "latency") else session.measure_latency(job)
 
 
 def _has(snapshot: Snapshot, key: str) -> bool:

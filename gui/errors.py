@@ -16,16 +16,14 @@ from PySide6.QtWidgets import (
     QLabel,
     QPlainTextEdit,
     QPushButton,
-    QSizePolicy,
     QStyle,
     QWidget,
 )
 
 from engine import EngineError
-from gui.widgets import column, named, plain_label, row
+from gui.widgets import column, named, row, wrapped_label
 
 _ICON_SIZE = 32
-_TEXT_WIDTH = 420
 
 
 def show_error(parent: QWidget, error: BaseException) -> "ErrorDialog":
@@ -92,14 +90,13 @@ class ErrorDialog(QDialog):
     @property
     def text(self) -> str:
         """All that the dialog says without its details."""
-        return f"{self._headline.text()}\n{self._advice.text()}"
+        return self._text
 
     def _lay_out(self, headline: str, advice: str) -> None:
-        self._headline = _wrapped(headline, "error_headline")
-        self._advice = _wrapped(advice, "error_advice")
+        self._text = f"{headline}\n{advice}"
         words = column()
-        words.addWidget(self._headline)
-        words.addWidget(self._advice)
+        words.addWidget(wrapped_label(headline, "error_headline"))
+        words.addWidget(wrapped_label(advice, "error_advice"))
         words.addStretch()
         top = row(spacing=16)
         top.addWidget(self._icon(), 0, Qt.AlignmentFlag.AlignTop)
@@ -147,15 +144,6 @@ class ErrorDialog(QDialog):
 
     def _copy(self) -> None:
         QGuiApplication.clipboard().setText(f"{self.text}\n\n{self._details}")
-
-
-def _wrapped(text: str, name: str) -> QLabel:
-    label = plain_label(text, name)
-    label.setWordWrap(True)
-    label.setMinimumWidth(_TEXT_WIDTH)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    label.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
-    return label
 
 
 def _versions() -> str:

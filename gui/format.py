@@ -5,12 +5,14 @@ import html
 import io
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 
 from engine import (
     ROOT,
     Edit,
+    InputSpec,
     LayerId,
     Limit,
     Metric,
@@ -30,6 +32,8 @@ _BARE = {"1", "MAC"}  # the title says what is counted
 _POWERS = {prefix: 3 * (place - _ONES) for place, prefix in enumerate(_PREFIXES)}
 _POWERS |= {"u": -6, "μ": -6, "K": 3}  # what keyboards give for µ and k
 _NUMBER = re.compile(r"\s*([-+−]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S*)\s*")
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, half a pair, separators
 
 Translate = Callable[[str], str]
 
@@ -59,6 +63,19 @@ def _scaled(value: float, digits: int, counted: bool) -> tuple[str, str]:
         return f"{mantissa}e{int(power)}", ""
     number = f"{float(mantissa) * 10**shift:.{max(0, digits - 1 - shift)}f}"
     return number, _PREFIXES[place + _ONES]
+
+
+def tick(value: float, unit: str) -> str:
+    """Write a round value as short as it is, for an axis: ``20 M``, ``0.5 ms``."""
+    number, _, symbol = quantity(value, unit, 4).partition(" ")
+    if "." in number:
+        number = number.rstrip("0").rstrip(".")
+    return f"{number} {symbol}".rstrip()
+
+
+def intensity(value: float) -> str:
+    """Write an arithmetic intensity: floating-point operations for each byte moved."""
+    return f"{value:.3g} FLOP/byte"
 
 
 def count(value: float | None) -> str:
@@ -173,6 +190,13 @@ def shape(sizes: tuple[int, ...] | None) -> str:
     return "×".join(str(size) for size in sizes[1:]) or "1"
 
 
+def input_text(spec: InputSpec) -> str:
+    """Write one input of a model, such as ``1×3×224×224 float32``."""
+    sides = "×".join(str(side) for side in spec.shape) or "1"
+    below = f" < {spec.high}" if "int" in spec.dtype else ""
+    return f"{sides} {spec.dtype}{below}{' []' if spec.listed else ''}"
+
+
 def layer_name(path: LayerId) -> str:
     """Write a layer's path; the root has none and reads ``model``."""
     return str(path) if path != ROOT else "model"
@@ -238,6 +262,23 @@ def parse(text: str, unit: str) -> float:
 def tooltip(text: str) -> str:
     """Text for a tooltip, shown as it is: Qt would take ``<b>`` in a layer's name for markup."""
     return f"<qt>{html.escape(text).replace(chr(10), '<br>')}</qt>" if text else ""
+
+
+def visible(text: str, most: int = 600) -> str:
+    """Text from elsewhere, fit to be read: marks that hide or turn it round are spelt out.
+
+    A name may hold line breaks, zero-width characters and marks of direction that make it read as
+    another. The middle of what is longer than ``most`` is left out.
+    """
+    if len(text) > most:
+        half = most // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if unicodedata.category(letter) in _HIDDEN
+        else letter
+        for letter in text
+    )
 
 
 def delimited(rows: Iterable[Iterable[object]], delimiter: str = ",") -> str:

@@ -10,7 +10,7 @@ from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QPaintEvent
 from PySide6.QtWidgets import QLayout, QMainWindow, QStackedWidget
 
 from engine import METRICS, Change, ExportReport, LayerId, Part, Snapshot
-from gui import dialogs, errors, help_dialogs, operations
+from gui import dialogs, errors, help_dialogs
 from gui import format as fmt
 from gui.actions import Actions, Context, full_text
 from gui.document import Document
@@ -23,6 +23,7 @@ from gui.views.start_page import StartPage
 from gui.widgets import plain_label
 
 if TYPE_CHECKING:
+    from gui.views.catalogue_view import CatalogueView
     from gui.views.workbench import Workbench
 
 _FIRST_SIZE: Final = (1280, 800)
@@ -30,6 +31,7 @@ _LEAST_SIZE: Final = (800, 500)
 _SHUT_DOWN_TIMEOUT: Final = 10.0
 _BREATH_MS: Final = 20
 _NOTICE_MS: Final = 15_000
+_TITLE_LENGTH: Final = 80
 
 
 class MainWindow(QMainWindow):
@@ -67,13 +69,15 @@ class MainWindow(QMainWindow):
         self._painted = False
         self._steps = iter((self._load_icons, self._load_charts, self._load_workbench))
         self._workbench: Workbench | None = None
+        self._catalogue: CatalogueView | None = None
         self.commands = Actions(Context(document, settings, theme, self))
         recent = RecentMenu(document, settings, self)
         self._menus = Menus(self.menuBar(), self.commands, recent)
         self._toolbar = build_toolbar(self.commands, self)
         self.addToolBar(self._toolbar)
         self._pages = QStackedWidget(self)
-        self._pages.addWidget(StartPage(document, settings, theme, self.commands))
+        self._start = StartPage(document, settings, theme, self.commands)
+        self._pages.addWidget(self._start)
         self.setCentralWidget(self._pages)
         self._facts = plain_label("", "model_facts", "muted")
         self.statusBar().addPermanentWidget(self._facts)
@@ -84,6 +88,7 @@ class MainWindow(QMainWindow):
         document.recipe_saved.connect(self._tell_saved)
         if not quiet:
             document.failed.connect(partial(errors.show_error, self))
+            document.answerer = partial(dialogs.answer, document, self)
         self.restoreGeometry(settings.geometry)
 
     def show_command_palette(self) -> None:
@@ -101,8 +106,29 @@ class MainWindow(QMainWindow):
         CommandPalette([*commands, *layers], self).pop_up()
 
     def focus_filter(self) -> None:
-        """Put the cursor into the line that filters the layers."""
-        self.workbench.focus_filter()
+        """Put the cursor into the line that filters the layers, or the models."""
+        if self._catalogue is not None and self._pages.currentWidget() is self._catalogue:
+            self._catalogue.focus_filter()
+        else:
+            self.workbench.focus_filter()
+
+    def show_catalogue(self) -> None:
+        """Show every model that can be opened by its name."""
+        if self._catalogue is None:
+            self._catalogue = self._build_catalogue()
+        self._pages.setCurrentWidget(self._catalogue)
+
+    def profile(self, tab: str) -> None:
+        """Show that view of profiling, and measure what it shows."""
+        self.workbench.show_profile(tab).run()
+
+    def save_trace(self) -> None:
+        """Write the Chrome trace of the profiled operators."""
+        self.workbench.show_profile("flame").save_trace()
+
+    def save_prof(self) -> None:
+        """Write the profile of Python calls."""
+        self.workbench.show_profile("python").save_prof()
 
     def reset_layout(self) -> None:
         """Put every panel back where it was at first."""
@@ -111,6 +137,10 @@ class MainWindow(QMainWindow):
     def show_shortcuts(self) -> None:
         """List what the keyboard can do."""
         help_dialogs.show_shortcuts(self, [action for _, action in self.commands])
+
+    def show_formats(self) -> None:
+        """Show what can be done with each kind of file."""
+        help_dialogs.show_formats(self)
 
     def show_about(self) -> None:
         """Say what Secateur is and in which version."""
@@ -129,9 +159,24 @@ class MainWindow(QMainWindow):
         workbench = Workbench(self._document, self.selection, self._theme, self)
         workbench.data_wanted.connect(self.commands["choose_data"].trigger)
         workbench.limit_wanted.connect(self._ask_limit)
+        workbench.information_wanted.connect(self.commands["model_information"].trigger)
+        workbench.broken_wanted.connect(partial(dialogs.show_broken, self._document, self))
         self._pages.addWidget(workbench)
         self._menus.insert_toggles(workbench.toggles)
         return workbench
+
+    def _build_catalogue(self) -> CatalogueView:
+        from gui.views.catalogue_view import CatalogueView
+
+        catalogue = CatalogueView(self._document, self._theme, parent=self)
+        catalogue.left.connect(self._leave_catalogue)
+        self._pages.addWidget(catalogue)
+        return catalogue
+
+    def _leave_catalogue(self) -> None:
+        """Go back to the model, or to the start while none is open."""
+        opened = self._document.snapshot is not None
+        self._pages.setCurrentWidget(self.workbench if opened else self._start)
 
     def _get_ready(self) -> None:
         """Do the next thing that takes time before a model can be shown.
@@ -157,8 +202,9 @@ class MainWindow(QMainWindow):
             self.selection.set(())
             if change.snapshot.model.source != "demo":
                 self._settings.add_recent(change.snapshot.model.source)
-        if change.parts & (Part.MODEL | Part.DATA):
             self._show_model(change.snapshot)
+        elif change.parts & Part.DATA:
+            self._facts.setText(self._facts_of(change.snapshot))
 
     def _show_model(self, snapshot: Snapshot | None) -> None:
         """Show the page for what is open, and name it."""
@@ -167,7 +213,7 @@ class MainWindow(QMainWindow):
         if snapshot is None:
             self.setWindowTitle("Secateur")
             return
-        self.setWindowTitle(f"{snapshot.model.name} – Secateur")
+        self.setWindowTitle(f"{fmt.visible(snapshot.model.name, _TITLE_LENGTH)} – Secateur")
         self._facts.setText(self._facts_of(snapshot))
         first = self._pages.currentWidget() is not self.workbench
         self._pages.setCurrentWidget(self.workbench)
@@ -178,7 +224,7 @@ class MainWindow(QMainWindow):
         model, data = snapshot.model, snapshot.data
         batch = self.tr("batch %s") % model.batch
         inputs = ", ".join(fmt.shape(spec.shape) for spec in model.inputs)
-        facts = [model.name, self.tr("input %s") % inputs, batch]
+        facts = [fmt.visible(model.name, _TITLE_LENGTH), self.tr("input %s") % inputs, batch]
         if not model.trained:
             facts.append(self.tr("untrained"))
         if data is not None:
@@ -221,7 +267,7 @@ class MainWindow(QMainWindow):
 
     def dropEvent(self, event: QDropEvent) -> None:
         event.acceptProposedAction()
-        operations.open_dropped(self._document, event.mimeData().urls()[0].toLocalFile())
+        dialogs.open_path(self._document, self, event.mimeData().urls()[0].toLocalFile())
 
     def closeEvent(self, event: QCloseEvent) -> None:
         shown = self._workbench is not None and self._pages.currentWidget() is self._workbench

@@ -15,6 +15,7 @@ from gui.settings import Settings
 from gui.widgets import named
 
 _ICON = 18
+_NAME_LENGTH = 64
 
 
 class Menus:
@@ -31,7 +32,7 @@ class Menus:
                 menu.addSeparator()
             last_group[spec.menu] = spec.group
             menu.addAction(action)
-            if spec.id == "open_checkpoint":
+            if spec.id == "open_file":
                 menu.addMenu(recent)
 
     def insert_toggles(self, toggles: Iterable[QAction]) -> None:
@@ -67,7 +68,8 @@ class RecentMenu(QMenu):
     def _list(self) -> None:
         self.clear()
         for source in self._settings.recent:
-            action = self.addAction(source_name(source).replace("&", "&&"))
+            name = fmt.visible(source_name(source), _NAME_LENGTH)
+            action = self.addAction(name.replace("&", "&&"))
             action.setToolTip(fmt.tooltip(source))
             action.triggered.connect(partial(self._open, source))
         self.setEnabled(not self.isEmpty())

@@ -7,27 +7,23 @@ a verb needs, such as a path, is its argument: whoever calls asks for it (``gui/
 from pathlib import Path
 from typing import Final
 
-from engine import Edit, Limit, Metric
+from engine import DataRequest, Edit, LayerId, Limit, Metric, OpenRequest
 from gui.document import Document
 
 CHECKPOINT_SUFFIX: Final = ".safetensors"
 PROGRAM_SUFFIX: Final = ".pt2"
 RECIPE_SUFFIX: Final = ".json"
+INDEX_SUFFIX: Final = ".index.json"  # lists the files of a checkpoint in several
 
 
 def open_demo(document: Document) -> None:
     """Open the small trained model that Secateur brings with it."""
-    document.open("demo")
+    open_model(document, "demo")
 
 
-def open_model(document: Document, source: str) -> None:
-    """Open ``demo``, a torchvision model by its name, or a checkpoint by its path."""
-    document.open(source)
-
-
-def open_checkpoint(document: Document, path: str) -> None:
-    """Open a checkpoint that Secateur exported."""
-    document.open(path)
+def open_model(document: Document, source: str | OpenRequest) -> None:
+    """Open what a source names (a file, a catalogued model, a factory), as far as that says."""
+    document.open(OpenRequest(source) if isinstance(source, str) else source)
 
 
 def open_dropped(document: Document, path: str) -> None:
@@ -35,10 +31,11 @@ def open_dropped(document: Document, path: str) -> None:
 
     What is no model is refused by name when it is opened.
     """
-    if Path(path).suffix.lower() == RECIPE_SUFFIX:
+    name = Path(path).name.lower()
+    if name.endswith(RECIPE_SUFFIX) and not name.endswith(INDEX_SUFFIX):
         document.apply_recipe(path)
     else:
-        document.open(path)
+        open_model(document, path)
 
 
 def apply_edit(document: Document, edit: Edit) -> None:
@@ -71,9 +68,40 @@ def measure_latency(document: Document) -> None:
     document.measure_latency()
 
 
-def choose_data(document: Document, name: str) -> None:
-    """Choose the data set that accuracy is taken on."""
-    document.load_data(name)
+def measure_memory(document: Document) -> None:
+    """Take the peak memory of the model as it is now, layer by layer."""
+    document.measure_memory()
+
+
+def measure(document: Document) -> None:
+    """Take both latency and memory of the model as it is now."""
+    document.measure_latency()
+    document.measure_memory()
+
+
+def profile_operators(document: Document) -> None:
+    """Record which operators one pass runs, and their time."""
+    document.profile_operators()
+
+
+def profile_python(document: Document) -> None:
+    """Record which Python functions the model runs through."""
+    document.profile_python()
+
+
+def profile_lines(document: Document, layer: LayerId, follow: bool = False) -> None:
+    """Time the source lines of a layer's forward, with ``follow`` of what it calls too."""
+    document.profile_lines(layer, follow)
+
+
+def take_roofline(document: Document) -> None:
+    """Set the layers' speed against what this machine reaches at best."""
+    document.take_roofline()
+
+
+def choose_data(document: Document, request: DataRequest) -> None:
+    """Choose the data that accuracy is taken on."""
+    document.load_data(request)
 
 
 def set_limit(document: Document, metric: Metric, bound: float, relative: bool = False) -> None:

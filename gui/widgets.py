@@ -1,5 +1,6 @@
 """Short ways to make the widgets that every panel needs."""
 
+import re
 from typing import Any, TypeVar, cast
 
 from PySide6.QtCore import QModelIndex, QObject, QPersistentModelIndex, Qt
@@ -9,6 +10,7 @@ from PySide6.QtWidgets import (
     QBoxLayout,
     QHBoxLayout,
     QLabel,
+    QSizePolicy,
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
@@ -16,7 +18,12 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from gui import format as fmt
+
 Named = TypeVar("Named", bound=QObject)
+
+_MOST_TEXT, _MOST_LINES = 1_200, 12
+_LONG_WORD = re.compile(r"\S{48,}")
 
 
 def named(thing: Named, name: str) -> Named:
@@ -36,6 +43,29 @@ def plain_label(text: str = "", name: str = "", role: str = "") -> QLabel:
     if role:
         label.setProperty("role", role)
     return label
+
+
+def wrapped_label(text: str = "", name: str = "", role: str = "", width: int = 420) -> QLabel:
+    """A plain label of several lines that can be copied from, however long a name in it is."""
+    label = plain_label(breakable(text), name, role)
+    label.setWordWrap(True)
+    label.setMinimumWidth(width)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
+    return label
+
+
+def breakable(text: str) -> str:
+    """The text, fit to be read, with places to break a line in words that would not fit one.
+
+    Of very long texts the beginning and the end remain.
+    """
+    lines = text.splitlines()
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[: _MOST_LINES // 2], "…", *lines[-_MOST_LINES // 2 :]]
+    room = _MOST_TEXT // max(1, len(lines))
+    shown = "\n".join(fmt.visible(line, room) for line in lines)
+    return _LONG_WORD.sub(lambda word: "\u200b".join(word[0]), shown)
 
 
 def column(parent: QWidget | None = None, spacing: int = 8) -> QVBoxLayout:

@@ -26,10 +26,11 @@ from gui.widgets import column, named, plain_label, row
 _WIDTH = 440
 _TITLE_SIZE = 2.2
 _RECENT_SHOWN = 5
+_NAME_LENGTH = 48
 
 
 class StartPage(QWidget):
-    """Opens the demo, a model or a checkpoint; shows progress while one is being opened."""
+    """Opens the demo, a model or a file; shows progress while one is being opened."""
 
     def __init__(
         self,
@@ -66,11 +67,15 @@ class StartPage(QWidget):
         layout.addSpacing(16)
         layout.addWidget(self._button(actions["open_demo"], primary=True))
         others = row()
-        others.addWidget(self._button(actions["open_model"]))
-        others.addWidget(self._button(actions["open_checkpoint"]))
+        others.addWidget(self._button(actions["show_catalogue"]))
+        others.addWidget(self._button(actions["open_file"]))
         layout.addLayout(others)
-        hint = self.tr("Or drop a .safetensors checkpoint on this window.")
-        layout.addWidget(plain_label(hint, role="muted"))
+        hint = plain_label(
+            self.tr("Or drop a file on this window: PyTorch, safetensors, ONNX, .pt2, .npz, .py."),
+            role="muted",
+        )
+        hint.setWordWrap(True)
+        layout.addWidget(hint)
         layout.addSpacing(16)
         self._recent = column(spacing=0)
         layout.addLayout(self._recent)
@@ -99,7 +104,8 @@ class StartPage(QWidget):
 
     def _recent_button(self, source: str) -> QToolButton:
         button = named(QToolButton(self), "start_recent")
-        button.setText(source_name(source).replace("&", "&&"))
+        name = fmt.visible(source_name(source), _NAME_LENGTH)
+        button.setText(name.replace("&", "&&"))
         button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         button.setIcon(self._theme.icon("ph.clock-counter-clockwise"))
         button.setAccessibleName(source)
@@ -147,8 +153,11 @@ class _Opening(QWidget):
 
     def set_source(self, source: str) -> None:
         """Say what is being opened."""
-        self._title.show_text(self.tr("Opening %s") % source_name(source) if source else "")
+        self._title.show_text(self._named(source) if source else "")
         self._stage.setText("")
+
+    def _named(self, source: str) -> str:
+        return self.tr("Opening %s") % fmt.visible(source_name(source))
 
     def _refresh(self) -> None:
         running = next(iter(self._jobs.jobs()), None)

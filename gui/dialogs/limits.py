@@ -1,19 +1,7 @@
-"""Asks for what an operation needs (a file, a name, a bound), then calls the operation."""
+"""Asks for the bound of a metric, then sets it."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Final
-
-from PySide6.QtCore import QCoreApplication, Qt
-from PySide6.QtWidgets import (
-    QCompleter,
-    QDialog,
-    QDialogButtonBox,
-    QFileDialog,
-    QInputDialog,
-    QLineEdit,
-    QWidget,
-)
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QDialog, QDialogButtonBox, QLineEdit, QWidget
 
 from engine import Limit, Metric, Snapshot
 from gui import format as fmt
@@ -21,96 +9,6 @@ from gui import operations
 from gui.document import Document
 from gui.views.parts import set_property
 from gui.widgets import column, named, plain_label
-
-# Suggestions only: any torchvision name can be typed.
-_MODEL_NAMES: Final = (
-    "demo",
-    "alexnet",
-    "convnext_tiny",
-    "densenet121",
-    "efficientnet_b0",
-    "efficientnet_v2_s",
-    "googlenet",
-    "mnasnet1_0",
-    "mobilenet_v2",
-    "mobilenet_v3_large",
-    "mobilenet_v3_small",
-    "regnet_y_400mf",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "shufflenet_v2_x1_0",
-    "squeezenet1_1",
-    "vgg16",
-    "vit_b_16",
-)
-_DATA_SETS: Final = ("digits",)
-_CHECKPOINTS: Final = "Secateur checkpoints (*.safetensors)"
-_PROGRAMS: Final = "Exported programs (*.pt2)"
-_RECIPES: Final = "Secateur recipes (*.json)"
-
-
-def ask_model(document: Document, parent: QWidget) -> None:
-    """Ask for a model by its name, then open it."""
-    dialog = named(QInputDialog(parent), "ask_model")
-    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    dialog.setWindowTitle(_tr("Open model"))
-    dialog.setLabelText(_tr("Name of a torchvision model, such as resnet50:"))
-    dialog.setOkButtonText(_tr("Open"))
-    dialog.setTextValue("")
-    line = dialog.findChild(QLineEdit)
-    if line is not None:
-        completer = QCompleter(_MODEL_NAMES, dialog)
-        completer.setFilterMode(Qt.MatchFlag.MatchContains)
-        line.setCompleter(completer)
-    dialog.textValueSelected.connect(partial(_open_named, document))
-    dialog.open()
-
-
-def ask_checkpoint(document: Document, parent: QWidget) -> None:
-    """Ask for a checkpoint, then open it."""
-    dialog = _file_dialog(parent, _tr("Open checkpoint"), _CHECKPOINTS)
-    _then(dialog, partial(operations.open_checkpoint, document))
-
-
-def ask_recipe(document: Document, parent: QWidget) -> None:
-    """Ask for a recipe, then apply it."""
-    dialog = _file_dialog(parent, _tr("Apply recipe"), _RECIPES)
-    _then(dialog, partial(operations.apply_recipe, document))
-
-
-def ask_export_checkpoint(document: Document, parent: QWidget) -> None:
-    """Ask where the checkpoint shall go, then export."""
-    title = _tr("Export checkpoint")
-    dialog = _save_dialog(document, parent, title, _CHECKPOINTS, operations.CHECKPOINT_SUFFIX)
-    _then(dialog, partial(operations.export_checkpoint, document))
-
-
-def ask_export_program(document: Document, parent: QWidget) -> None:
-    """Ask where the program shall go, then export."""
-    title = _tr("Export program")
-    dialog = _save_dialog(document, parent, title, _PROGRAMS, operations.PROGRAM_SUFFIX)
-    _then(dialog, partial(operations.export_program, document))
-
-
-def ask_save_recipe(document: Document, parent: QWidget) -> None:
-    """Ask where the recipe shall go, then save it."""
-    title = _tr("Save recipe")
-    dialog = _save_dialog(document, parent, title, _RECIPES, operations.RECIPE_SUFFIX)
-    _then(dialog, partial(operations.save_recipe, document))
-
-
-def ask_data(document: Document, parent: QWidget) -> None:
-    """Ask which data set accuracy is taken on, then load it."""
-    dialog = named(QInputDialog(parent), "ask_data")
-    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    dialog.setWindowTitle(_tr("Choose validation data"))
-    dialog.setLabelText(_tr("Data set:"))
-    dialog.setOkButtonText(_tr("Choose"))
-    dialog.setComboBoxItems(_DATA_SETS)
-    dialog.textValueSelected.connect(partial(operations.choose_data, document))
-    dialog.open()
 
 
 def ask_limit(document: Document, parent: QWidget, metric: Metric) -> None:
@@ -225,43 +123,3 @@ def _limit_of(snapshot: Snapshot | None, metric: Metric) -> Limit | None:
 
 def _bound_to_type(limit: Limit | None) -> str:
     return fmt.bound_text(limit).lstrip("≤≥ ") if limit is not None else ""
-
-
-def _open_named(document: Document, name: str) -> None:
-    if name.strip():
-        operations.open_model(document, name.strip())
-
-
-def _file_dialog(parent: QWidget, title: str, kinds: str) -> QFileDialog:
-    dialog = QFileDialog(parent, title)
-    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    dialog.setNameFilters([_tr(kinds), _tr("All files (*)")])
-    dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
-    return dialog
-
-
-def _save_dialog(
-    document: Document, parent: QWidget, title: str, kinds: str, suffix: str
-) -> QFileDialog:
-    dialog = _file_dialog(parent, title, kinds)
-    dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
-    dialog.setFileMode(QFileDialog.FileMode.AnyFile)
-    dialog.setDefaultSuffix(suffix.removeprefix("."))
-    if document.snapshot is not None:
-        dialog.selectFile(f"{_file_name(document.snapshot.model.name)}{suffix}")
-    return dialog
-
-
-def _file_name(name: str) -> str:
-    """A name from a model as the name of a file."""
-    kept = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
-    return kept.strip("-.") or "model"
-
-
-def _then(dialog: QFileDialog, operation: Callable[[str], None]) -> None:
-    dialog.fileSelected.connect(operation)
-    dialog.open()
-
-
-def _tr(text: str) -> str:
-    return QCoreApplication.translate("Dialogs", text)
