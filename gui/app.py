@@ -35,6 +35,7 @@ def run(
     recipe: str | None = None,
     picture: str | None = None,
     size: tuple[int, int] | None = None,
+    view: str = "",
     started: float | None = None,
 ) -> int:
     """Show the window, open ``source`` and stay until the user leaves; returns the exit status.
@@ -46,6 +47,7 @@ def run(
         picture: write a picture of the window to this file and leave. Such a run knows nothing
             of the user's settings.
         size: of the picture.
+        view: of profiling, for the picture: measured and brought to the front.
         started: ``time.perf_counter()`` at the start of the program, to count from when the
             environment sets ``SECATEUR_TIMING``.
     """
@@ -58,7 +60,7 @@ def run(
             return workplace.stay(source, recipe, started)
     with TemporaryDirectory(prefix="secateur-") as folder:
         workplace = _Workplace(app, Settings(Path(folder, "picture.ini")), theme, quiet=True)
-        return workplace.draw(source, recipe, picture, size or PICTURE_SIZE)
+        return workplace.draw(source, recipe, picture, size or PICTURE_SIZE, view)
 
 
 class _Workplace(QObject):
@@ -92,11 +94,13 @@ class _Workplace(QObject):
             self._leave()
             restore()
 
-    def draw(self, source: str | None, recipe: str | None, path: str, size: tuple[int, int]) -> int:
+    def draw(
+        self, source: str | None, recipe: str | None, path: str, size: tuple[int, int], view: str
+    ) -> int:
         """Write a picture of the window once everything has settled."""
         self._recipe = recipe
         self.window.resize(*size)
-        picture = Picture(self.window, self._document, path)
+        picture = Picture(self.window, self._document, path, view)
         restore = errors.install_hook(picture.fail)
         self.window.show()
         operations.open_model(self._document, source or "demo")

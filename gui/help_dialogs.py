@@ -1,14 +1,25 @@
 """What the Help menu shows."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtGui import QAction, QKeySequence
-from PySide6.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QMessageBox, QWidget
+from PySide6.QtWidgets import (
+    QDialog,
+    QDialogButtonBox,
+    QGridLayout,
+    QMessageBox,
+    QTextBrowser,
+    QWidget,
+)
 
+from engine import resource
 from gui.actions import plain_text
 from gui.errors import version
 from gui.widgets import column, named, plain_label
+
+_PAGE_SIZE: Final = (760, 640)
 
 
 def show_about(parent: QWidget) -> None:
@@ -45,6 +56,23 @@ def show_shortcuts(parent: QWidget, actions: Iterable[QAction]) -> None:
     layout.addLayout(grid)
     buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close, dialog)
     buttons.rejected.connect(dialog.reject)
+    layout.addWidget(buttons)
+    dialog.open()
+
+
+def show_formats(parent: QWidget) -> None:
+    """Show the page that says what each format can do."""
+    dialog = named(QDialog(parent), "formats")
+    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    dialog.setWindowTitle(_tr("File formats"))
+    dialog.resize(*_PAGE_SIZE)
+    page = named(QTextBrowser(dialog), "formats_page")
+    page.setMarkdown(resource("help/formats.md").read_text(encoding="utf-8"))
+    buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close, dialog)
+    buttons.rejected.connect(dialog.reject)
+    layout = column(dialog, spacing=16)
+    layout.setContentsMargins(16, 16, 16, 16)
+    layout.addWidget(page)
     layout.addWidget(buttons)
     dialog.open()
 

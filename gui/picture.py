@@ -13,13 +13,17 @@ _SETTLE_MS = 700  # the edit panel waits a moment before it asks for a preview
 class Picture(QObject):
     """Waits for the jobs to end, selects a layer worth seeing, and writes what the window shows.
 
+    Args:
+        view: of profiling, to be measured and brought to the front; "" for none.
+
     Attributes:
         error: why there is no picture, in one line; empty when there is one.
     """
 
-    def __init__(self, window: MainWindow, document: Document, path: str) -> None:
+    def __init__(self, window: MainWindow, document: Document, path: str, view: str = "") -> None:
         super().__init__(window)
         self.error = ""
+        self._view = view
         self._window = window
         self._document = document
         self._path = path
@@ -42,6 +46,8 @@ class Picture(QObject):
             self._selected = True
             layer = layer_worth_seeing(snapshot)
             self._window.selection.set((layer,) if layer is not None else ())
+            if self._view:
+                self._window.profile(self._view)
             QTimer.singleShot(_SETTLE_MS, self._draw)
 
     def _draw(self) -> None:

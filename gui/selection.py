@@ -27,6 +27,18 @@ class Selection(QObject):
         """Who made the selection; None outside the signal."""
         return self._origin
 
+    def covers(self, layer: LayerId) -> bool:
+        """Whether the layer is selected, or lies in a selected container that is not the root."""
+        return any(one == layer or (one and layer.startswith(f"{one}.")) for one in self._layers)
+
+    def pick(self, layer: LayerId, adds: bool, origin: QObject | None = None) -> None:
+        """Do what a click on that layer asks for: select it alone, or with ``adds`` as well."""
+        others = [one for one in self._layers if one != layer]
+        if not adds:
+            self.set((layer,), origin)
+        else:
+            self.set(others if len(others) < len(self._layers) else (*others, layer), origin)
+
     def set(self, layers: Iterable[LayerId], origin: QObject | None = None) -> None:
         """Select these layers, and tell every view if that is news."""
         chosen = tuple(dict.fromkeys(layers))

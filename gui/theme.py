@@ -71,6 +71,14 @@ LIGHT = Palette(
         "input": "#56b4e9",
         "output": "#d55e00",
         "": "#0072b2",
+        "convolution": "#0072b2",
+        "matrix product": "#e69f00",
+        "normalisation": "#009e73",
+        "elementwise": "#56b4e9",
+        "reduction": "#cc79a7",
+        "data movement": "#d55e00",
+        "memory-bound": "#d55e00",
+        "compute-bound": "#0072b2",
     },
 )
 DARK = Palette(
@@ -96,6 +104,14 @@ DARK = Palette(
         "input": "#0072b2",
         "output": "#d55e00",
         "": "#56b4e9",
+        "convolution": "#0072b2",
+        "matrix product": "#e69f00",
+        "normalisation": "#009e73",
+        "elementwise": "#56b4e9",
+        "reduction": "#cc79a7",
+        "data movement": "#d55e00",
+        "memory-bound": "#e69f00",
+        "compute-bound": "#56b4e9",
     },
 )
 
@@ -142,6 +158,11 @@ class Theme(QObject):
     def color(self, part: str) -> QColor:
         """Colour of a part of a measurement, such as ``DRAM``; grey for one nobody foresaw."""
         return QColor(self.palette.categories.get(part, self.palette.muted))
+
+    def text_on(self, background: QColor) -> QColor:
+        """Black or white, whichever can be read better over that colour."""
+        choices = (QColor("#000000"), QColor("#ffffff"))
+        return max(choices, key=lambda text: contrast(text, background))
 
     def heat_color(self, fraction: float) -> QColor:
         """Colour of the map at a fraction from 0 to 1."""

@@ -8,14 +8,18 @@ from gui import format as fmt
 
 Translate = Callable[[str], str]
 
-_MEANINGS = {
+_USUAL = "top-1"
+
+MEANINGS = {
     "accuracy": "Share of validation samples that are classified right, with its 95 % interval.",
     "energy": "Energy of one inference, modelled for the named hardware.",
     "latency": "Median time of one pass on this machine.",
     "macs": "Multiply-accumulate operations of one inference.",
     "size": "Bytes that the parameters take at their number of bits; zeros are not packed.",
     "parameters": "Weights, biases and other learned numbers.",
+    "memory": "Most bytes that values between layers take at one moment, weights left out.",
 }
+"""Each metric by its key, explained in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Figure:
         base, change: texts; empty when nothing has been edited.
         verdict: ``better``, ``worse``, or empty when they are the same or cannot be told apart.
         limit: text of the limit, empty when there is none; ``met`` as the engine has it.
+        title: of the card, with the name of the metric where that is not the usual one.
+        skipped: samples that could not be read and are not in the value.
     """
 
     metric: Metric
@@ -39,6 +45,8 @@ class Figure:
     met: bool | None
     tooltip: str
     needs_data: bool = False
+    title: str = ""
+    skipped: int = 0
 
 
 def figure(snapshot: Snapshot, metric: Metric, tr: Translate = str) -> Figure:
@@ -62,7 +70,21 @@ def figure(snapshot: Snapshot, metric: Metric, tr: Translate = str) -> Figure:
         met=status.met if status else None,
         tooltip=_tooltip(metric, now, value, base, status, tr),
         needs_data=_needs_data(snapshot, metric) and value is None,
+        title=_title(metric, now, tr),
+        skipped=int(now.conditions.get("skipped", 0)) if value is not None and now else 0,
     )
+
+
+def _judge(series: Series | None) -> str:
+    """Name of the metric that an accuracy is, where that is not the usual one."""
+    name = series.conditions.get("metric", _USUAL) if series is not None else _USUAL
+    return "" if name == _USUAL else name
+
+
+def _title(metric: Metric, series: Series | None, tr: Translate) -> str:
+    title = tr("Energy/inf") if metric.key == "energy" else tr(metric.title)
+    judge = _judge(series) if metric.key == "accuracy" else ""
+    return f"{title} ({judge})" if judge else title
 
 
 def _needs_data(snapshot: Snapshot, metric: Metric) -> bool:
@@ -86,7 +108,9 @@ def _tooltip(
     status: LimitStatus | None,
     tr: Translate,
 ) -> str:
-    lines = [tr(metric.title), tr(_MEANINGS.get(metric.key, ""))]
+    judge = _judge(series) if metric.key == "accuracy" else ""
+    meaning = tr("{metric} on the validation data.").format(metric=judge)
+    lines = [tr(metric.title), meaning if judge else tr(MEANINGS.get(metric.key, ""))]
     if value is not None:
         lines.append(f"{fmt.metric_value(metric, value)}, {tr(metric.provenance.value)}")
         if interval := fmt.interval(metric, value):
@@ -95,6 +119,10 @@ def _tooltip(
         lines.append(tr("base {value}").format(value=fmt.metric_value(metric, base)))
     if fmt.overlap(base, value):
         lines.append(tr("The two intervals overlap: the difference may be chance."))
+    if series is not None and (skipped := int(series.conditions.get("skipped", 0))):
+        seen = int(series.conditions.get("samples", 0))
+        text = tr("over {seen} of {all} samples; {skipped} could not be read and were skipped")
+        lines.append(text.format(seen=seen, all=seen + skipped, skipped=skipped))
     if series is not None and series.conditions:
         lines.append(" · ".join(f"{name} {text}" for name, text in series.conditions.items()))
     if series is not None and series.unattributed:

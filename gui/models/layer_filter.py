@@ -2,13 +2,14 @@
 
 from typing import cast
 
-from PySide6.QtCore import QModelIndex, QObject, QPersistentModelIndex, QSortFilterProxyModel, Qt
+from PySide6.QtCore import QModelIndex, QObject, QPersistentModelIndex
 
 from gui.models.layer_model import LayerModel, Role
 from gui.models.layer_query import Query
+from gui.models.sorting import AbsentLast
 
 
-class LayerFilter(QSortFilterProxyModel):
+class LayerFilter(AbsentLast):
     """Rows that the query accepts, with what contains them; absent values come last."""
 
     def __init__(self, source: LayerModel, parent: QObject | None = None) -> None:
@@ -34,17 +35,3 @@ class LayerFilter(QSortFilterProxyModel):
     ) -> bool:
         source = cast(LayerModel, self.sourceModel())
         return self._query.accepts(source.row_of(source.index(source_row, 0, source_parent)))
-
-    def lessThan(
-        self,
-        source_left: QModelIndex | QPersistentModelIndex,
-        source_right: QModelIndex | QPersistentModelIndex,
-    ) -> bool:
-        left, right = source_left.data(Role.SORT), source_right.data(Role.SORT)
-        if left is None or right is None:
-            first, last = (left, right) if self._ascending() else (right, left)
-            return first is not None and last is None
-        return bool(left < right)
-
-    def _ascending(self) -> bool:
-        return self.sortOrder() == Qt.SortOrder.AscendingOrder

@@ -10,6 +10,7 @@ from engine import ROOT, LayerId, Series, Snapshot
 from gui import format as fmt
 from gui.models.heat import HeatScale, heat_scale
 from gui.models.layer_rows import METRIC_COLUMNS, NUMBERS, Column, Row, build_rows
+from gui.models.sorting import SORT_ROLE
 
 Index = QModelIndex | QPersistentModelIndex
 
@@ -17,7 +18,7 @@ Index = QModelIndex | QPersistentModelIndex
 class Role(IntEnum):
     """What a cell says beside its text."""
 
-    SORT = Qt.ItemDataRole.UserRole + 1  # the raw number or text; None when absent
+    SORT = SORT_ROLE  # the raw number or text; None when absent
     HEAT = SORT + 1  # 0..1 in the heat column of a leaf, None elsewhere
     LAYER = SORT + 2  # the LayerId
     CHOSEN = SORT + 3  # an edit names this layer
@@ -121,7 +122,8 @@ class LayerModel(QAbstractItemModel):
             text = self.tr("base {value}").format(value=fmt.metric_number(metric, base))
             lines.append(f"{text}  {change}")
         if not row.leaf:
-            lines.append(self.tr("sum over all layers below"))
+            adds_up, most = self.tr("sum over all layers below"), self.tr("most of all below")
+            lines.append(adds_up if metric.adds_up else most)
         lines.append(" · ".join((self.tr(metric.provenance.value), *self._conditions(metric.key))))
         return "\n".join(lines)
 
@@ -269,6 +271,7 @@ class LayerModel(QAbstractItemModel):
             Column.BITS: self.tr("Bits"),
             Column.MACS: self.tr("MACs"),
             Column.LATENCY: self.tr("Latency"),
+            Column.MEMORY: self.tr("Memory"),
             Column.ENERGY: self.tr("Energy"),
         }
 
@@ -280,6 +283,7 @@ class LayerModel(QAbstractItemModel):
             Column.BITS: self.tr("Bits of each weight"),
             Column.MACS: self.tr("Multiply-accumulate operations for the sample input"),
             Column.LATENCY: self.tr("Measured time of the layer's own work"),
+            Column.MEMORY: self.tr("Most memory in use for activations while the layer ran"),
             Column.ENERGY: self.tr("Modelled energy of one inference"),
         }
 

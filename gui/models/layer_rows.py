@@ -29,13 +29,15 @@ class Column(IntEnum):
     BITS = 5
     MACS = 6
     LATENCY = 7
-    ENERGY = 8
+    MEMORY = 8
+    ENERGY = 9
 
 
 METRIC_COLUMNS: Mapping[Column, Metric] = {
     Column.PARAMETERS: METRICS["parameters"],
     Column.MACS: METRICS["macs"],
     Column.LATENCY: METRICS["latency"],
+    Column.MEMORY: METRICS["memory"],
     Column.ENERGY: METRICS["energy"],
 }
 NUMBERS = (*METRIC_COLUMNS, Column.SPARSITY, Column.BITS)
@@ -119,16 +121,28 @@ def _columns(state: ModelState) -> dict[LayerId, dict[Column, float]]:
         Column.SPARSITY: {id_: zeros[id_] / of for id_, of in weights.items()},
         Column.BITS: {id_: bits / parameters[id_] for id_, bits in stored.items() if bits},
     }
-    for column in (Column.MACS, Column.LATENCY, Column.ENERGY):
-        series = state.table.get(METRIC_COLUMNS[column].key)
+    for column in (Column.MACS, Column.LATENCY, Column.MEMORY, Column.ENERGY):
+        metric = METRIC_COLUMNS[column]
+        series = state.table.get(metric.key)
         if series is not None:
             own = {id_: value for id_, value in series.by_layer().items() if id_ in tree}
-            sums[column] = tree.inclusive(own)
+            sums[column] = tree.inclusive(own) if metric.adds_up else _most(tree, own)
     rows: dict[LayerId, dict[Column, float]] = {}
     for column, by_layer in sums.items():
         for id_, value in by_layer.items():
             rows.setdefault(id_, {})[column] = value
     return rows
+
+
+def _most(tree: LayerTree, own: Mapping[LayerId, float]) -> dict[LayerId, float]:
+    """The largest value of each layer and all below it; layers with nothing are absent."""
+    most: dict[LayerId, float] = {}
+    for layer in reversed(tuple(tree)):
+        values = [most[one] for one in tree.children(layer.id) if one in most]
+        values += [own[layer.id]] if layer.id in own else []
+        if values:
+            most[layer.id] = max(values)
+    return most
 
 
 def _bits(tree: LayerTree) -> dict[LayerId, str]:

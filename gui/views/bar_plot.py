@@ -1,8 +1,10 @@
 """Stacked bars over layers: one graphics item a part, so that thousands of layers stay fast."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QFontMetrics, QPainter
@@ -11,6 +13,7 @@ from PySide6.QtWidgets import QWidget
 from gui.theme import Theme, scaled
 
 _WIDTH = 0.76
+_BEAM = 0.3
 _LABEL_ROOM = 84  # pixels that the longest tilted name may take
 _TILT = -38.0
 _TILTED_HEIGHT = 62
@@ -39,7 +42,9 @@ class BarPlot(pg.PlotWidget):  # type: ignore[misc]
         self._band = _bars(-10)
         self._pointer = _bars(-9)
         self._ghost = _bars(-5)
-        for item in (self._band, self._pointer, self._ghost):
+        self._spread = pg.ErrorBarItem(beam=_BEAM)
+        self._spread.setZValue(5)
+        for item in (self._band, self._pointer, self._ghost, self._spread):
             self.addItem(item)
         box = self.getViewBox()
         box.setMouseEnabled(x=True, y=False)
@@ -50,9 +55,16 @@ class BarPlot(pg.PlotWidget):  # type: ignore[misc]
         self.apply_theme()
 
     def show_bars(
-        self, names: Sequence[str], parts: Mapping[str, Sequence[float]], ghost: Mapping[int, float]
+        self,
+        names: Sequence[str],
+        parts: Mapping[str, Sequence[float]],
+        ghost: Mapping[int, float],
+        spread: Mapping[int, tuple[float, float]] = MappingProxyType({}),
     ) -> None:
-        """Draw bars, their parts stacked in order, over the outlines of ``ghost`` (by place)."""
+        """Draw bars, their parts stacked in order, over the outlines of ``ghost`` (by place).
+
+        ``spread`` draws an interval over the bar at that place, from its low to its high end.
+        """
         for _, item in self._parts:
             self.removeItem(item)
         self._parts = []
@@ -69,7 +81,9 @@ class BarPlot(pg.PlotWidget):  # type: ignore[misc]
         self._ghost.setOpts(**_geometry(list(ghost), list(ghost.values())))
         self._names.set_names(names)
         self._colour_parts()
-        self._fit(max((*bottoms, *ghost.values()), default=0.0), fresh)
+        self._show_spread(spread)
+        highs = [high for _, high in spread.values()]
+        self._fit(max((*bottoms, *ghost.values(), *highs), default=0.0), fresh)
 
     def mark(self, places: Sequence[int]) -> None:
         """Show these bars as selected."""
@@ -103,6 +117,7 @@ class BarPlot(pg.PlotWidget):  # type: ignore[misc]
         band.setAlphaF(0.22)
         self._band.setOpts(brush=band, pen=pg.mkPen(None))
         self._pointer.setOpts(brush=QColor(palette.raised), pen=pg.mkPen(None))
+        self._spread.setData(pen=pg.mkPen(palette.text, width=1))
         ghost = QColor(palette.muted)
         ghost.setAlphaF(0.12)
         self._ghost.setOpts(brush=ghost, pen=pg.mkPen(palette.muted, width=1))
@@ -115,6 +130,21 @@ class BarPlot(pg.PlotWidget):  # type: ignore[misc]
             return -1
         index = round(box.mapSceneToView(place).x())
         return index if 0 <= index < self._count else -1
+
+    def draw(self, painter: QPainter, target: QRectF) -> None:
+        """Draw what it shows into that place."""
+        self.scene().render(painter, target, QRectF(self.viewRect()))
+
+    def _show_spread(self, spread: Mapping[int, tuple[float, float]]) -> None:
+        places = list(spread)
+        heights = [self._heights[place] for place in places]
+        ends = list(spread.values())
+        self._spread.setData(
+            x=np.array(places, dtype=float),
+            y=np.array(heights, dtype=float),
+            bottom=np.array([height - low for height, (low, _) in zip(heights, ends, strict=True)]),
+            top=np.array([high - height for height, (_, high) in zip(heights, ends, strict=True)]),
+        )
 
     def _colour_parts(self) -> None:
         for part, item in self._parts:

@@ -1,70 +1,106 @@
-"""A chart on the clipboard and in files: PNG, SVG and its numbers as CSV."""
+"""A chart on the clipboard, in files and as a table: the menu of every plot."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
-from PySide6.QtCore import (
-    QBuffer,
-    QByteArray,
-    QIODevice,
-    QObject,
-    QPoint,
-    QRect,
-    QRectF,
-    QSaveFile,
-    QSize,
-    Qt,
-)
-from PySide6.QtGui import QColor, QGuiApplication, QImage, QPainter
+from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QObject, QPoint, QRect, QRectF, QSize, Qt
+from PySide6.QtGui import QAction, QColor, QGuiApplication, QImage, QPainter
 from PySide6.QtSvg import QSvgGenerator
-from PySide6.QtWidgets import QFileDialog, QMessageBox, QWidget
+from PySide6.QtWidgets import QMenu, QWidget
 
 from gui import format as fmt
 from gui.theme import Theme
-from gui.views.bar_plot import BarPlot
 from gui.views.chart_legend import ChartLegend
+from gui.views.saving import ask_and_write, write
+from gui.views.table_dialog import show_table
 
 _HEADER = 32
 _SCALE = 2  # pixels of a PNG for one of the screen
 
+Table: TypeAlias = Sequence[Sequence[object]]
+
+
+class Plot(Protocol):
+    """What can be drawn into a picture."""
+
+    def width(self) -> int: ...
+
+    def height(self) -> int: ...
+
+    def draw(self, painter: QPainter, target: QRectF) -> None:
+        """Draw what it shows into that place."""
+
 
 class ChartFiles(QObject):
-    """Writes the picture of a plot with its caption and legend, and tables of its numbers."""
+    """Writes the picture of a plot with its caption and legend, and the table of its numbers.
 
-    def __init__(self, parent: QWidget, plot: BarPlot, theme: Theme) -> None:
+    Args:
+        numbers: the table behind the picture, the header first; None when nothing is shown.
+    """
+
+    def __init__(
+        self, parent: QWidget, plot: Plot, theme: Theme, numbers: Callable[[], Table | None]
+    ) -> None:
         super().__init__(parent)
         self._widget = parent
         self._plot = plot
         self._theme = theme
+        self._numbers = numbers
         self._caption = ""
         self._legend = ChartLegend(theme, parent)
         self._legend.hide()
 
-    def describe(self, caption: str, parts: Sequence[str], base: bool) -> None:
+    def describe(self, caption: str, parts: Sequence[str], base: bool = False) -> None:
         """What the picture says above the plot."""
         self._caption = caption
         self._legend.show_parts(parts, base)
         self._legend.hide()  # drawn into pictures only
 
+    def make_menu(self, *more: tuple[str, Callable[[], object]]) -> QMenu:
+        """The menu of the chart: its picture, its numbers, and what else it offers."""
+        menu = QMenu(self._widget)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        entries = (
+            (self.tr("Copy image"), self.copy_image),
+            (self.tr("Save as PNG…"), self.save_png),
+            (self.tr("Save as SVG…"), self.save_svg),
+            (self.tr("Copy as CSV"), self.copy_table),
+            (self.tr("Save as CSV…"), self.save_table),
+            (self.tr("Show as table…"), self.show_table),
+            *more,
+        )
+        shown = self._numbers() is not None
+        for text, slot in entries:
+            action = QAction(text, menu)
+            action.setEnabled(shown)
+            action.triggered.connect(slot)
+            menu.addAction(action)
+        return menu
+
     def copy_image(self) -> None:
         """Put the picture on the clipboard."""
         QGuiApplication.clipboard().setImage(self.image())
 
-    def copy_table(self, rows: Iterable[Iterable[object]]) -> None:
+    def copy_table(self) -> None:
         """Put the numbers on the clipboard."""
-        QGuiApplication.clipboard().setText(fmt.delimited(rows))
+        QGuiApplication.clipboard().setText(self._csv())
 
     def save_png(self) -> None:
         """Ask for a file and write the picture."""
-        self._ask(self.tr("Save as PNG"), "PNG (*.png)", ".png", self.png)
+        ask_and_write(self._widget, self.tr("Save as PNG"), "PNG (*.png)", ".png", self.png)
 
     def save_svg(self) -> None:
         """Ask for a file and write the picture as vectors."""
-        self._ask(self.tr("Save as SVG"), "SVG (*.svg)", ".svg", self.svg)
+        ask_and_write(self._widget, self.tr("Save as SVG"), "SVG (*.svg)", ".svg", self.svg)
 
-    def save_table(self, rows: Iterable[Iterable[object]]) -> None:
+    def save_table(self) -> None:
         """Ask for a file and write the numbers."""
-        data = fmt.delimited(rows).encode()
-        self._ask(self.tr("Save as CSV"), "CSV (*.csv)", ".csv", lambda: data)
+        title = self.tr("Save as CSV")
+        ask_and_write(self._widget, title, "CSV (*.csv)", ".csv", lambda: self._csv().encode())
+
+    def show_table(self) -> None:
+        """Show the numbers in a window of their own."""
+        show_table(self._widget, self._caption, self._numbers() or ())
 
     def image(self) -> QImage:
         """The picture at twice the screen's resolution."""
@@ -97,6 +133,13 @@ class ChartFiles(QObject):
         painter.end()
         return bytes(data.data())
 
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file whole or not at all, and say so if that fails."""
+        write(self._widget, path, data)
+
+    def _csv(self) -> str:
+        return fmt.delimited(self._numbers() or ())
+
     def _size(self) -> QSize:
         return QSize(self._plot.width(), self._plot.height() + _HEADER)
 
@@ -110,34 +153,4 @@ class ChartFiles(QObject):
         room = QRect(8, 0, size.width() - legend - 16, _HEADER)
         painter.drawText(room, Qt.AlignmentFlag.AlignVCenter, self._caption)
         target = QRectF(0, _HEADER, self._plot.width(), self._plot.height())
-        self._plot.scene().render(painter, target, QRectF(self._plot.viewRect()))
-
-    def _ask(self, title: str, kind: str, suffix: str, content: Callable[[], bytes]) -> None:
-        dialog = QFileDialog(self._widget, title, "", kind)
-        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
-        dialog.setDefaultSuffix(suffix)
-        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.fileSelected.connect(lambda path: self.write(path, content()))
-        dialog.open()
-
-    def write(self, path: str, data: bytes) -> None:
-        """Write a file whole or not at all, and say so if that fails."""
-        file = QSaveFile(path)
-        written = (
-            file.open(QIODevice.OpenModeFlag.WriteOnly)
-            and file.write(data) == len(data)
-            and file.commit()
-        )
-        if not written:
-            self._report(path, file.errorString())
-
-    def _report(self, path: str, reason: str) -> None:
-        box = QMessageBox(self._widget)
-        box.setObjectName("saveFailed")
-        box.setTextFormat(Qt.TextFormat.PlainText)
-        box.setIcon(QMessageBox.Icon.Warning)
-        box.setText(self.tr("The file could not be written."))
-        hint = self.tr("Choose another folder.")
-        box.setInformativeText(f"{path}\n{reason}\n{hint}")
-        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        box.open()
+        self._plot.draw(painter, target)

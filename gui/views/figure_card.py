@@ -20,6 +20,7 @@ class FigureCard(QFrame):
 
     data_wanted = Signal()
     limit_wanted = Signal(str)
+    broken_wanted = Signal()
 
     def __init__(self, metric: Metric, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -63,6 +64,9 @@ class FigureCard(QFrame):
         self._change = plain_label("", "figureChange")
         self._data = named(QPushButton(self.tr("Choose validation data…")), "chooseData")
         self._data.clicked.connect(self.data_wanted)
+        self._skipped = named(QPushButton(), "figureSkipped")
+        self._skipped.setToolTip(self.tr("List the samples that could not be read"))
+        self._skipped.clicked.connect(self.broken_wanted)
         self._limit = named(QPushButton(), "figureLimit")
         self._limit.clicked.connect(self._want_limit)
         small = scaled(self.font(), _SMALL)
@@ -70,6 +74,7 @@ class FigureCard(QFrame):
             widget.setFont(small)
         self._limit.setFont(small)
         self._data.setFont(small)
+        self._skipped.setFont(small)
         self._value.setFont(scaled(self.font(), _LARGE))
 
     def _lay_out(self) -> None:
@@ -82,6 +87,7 @@ class FigureCard(QFrame):
         middle.addStretch(1)
         foot.addWidget(self._base)
         foot.addWidget(self._change)
+        foot.addWidget(self._skipped)
         foot.addStretch(1)
         layout = column(self, spacing=2)
         layout.setContentsMargins(12, 8, 12, 4)
@@ -101,6 +107,11 @@ class FigureCard(QFrame):
         self._badge.setVisible(untrained)
         self._provenance.setVisible(figure is not None and not figure.why)
         self._value.setText(figure.value if figure else fmt.ABSENT)
+        skipped = figure.skipped if figure else 0
+        self._skipped.setText(self.tr("%s skipped…") % skipped)
+        self._skipped.setVisible(skipped > 0)
+        if figure and figure.title:
+            self._title.setText(figure.title)
 
     def _show_base(self, figure: Figure | None) -> None:
         text = figure.base if figure else ""

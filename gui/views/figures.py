@@ -25,10 +25,12 @@ class FiguresStrip(QWidget):
     Signals:
         data_wanted: the user wants to choose validation data.
         limit_wanted: the user wants to set the limit of the metric with that key.
+        broken_wanted: the user wants to know which samples were skipped.
     """
 
     data_wanted = Signal()
     limit_wanted = Signal(str)
+    broken_wanted = Signal()
 
     def __init__(self, document: Document, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -40,6 +42,7 @@ class FiguresStrip(QWidget):
             card = FigureCard(METRICS[key], theme, self)
             card.data_wanted.connect(self.data_wanted)
             card.limit_wanted.connect(self.limit_wanted)
+            card.broken_wanted.connect(self.broken_wanted)
             if self._cards:
                 layout.addWidget(_divider())
             layout.addWidget(card, 5 if key == "accuracy" else 4)  # it may hold a button

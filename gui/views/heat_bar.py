@@ -68,6 +68,7 @@ class HeatBar(QWidget):
         return [
             (self.tr("Energy"), Column.ENERGY),
             (self.tr("Latency"), Column.LATENCY),
+            (self.tr("Memory"), Column.MEMORY),
             (self.tr("MACs"), Column.MACS),
             (self.tr("Parameters"), Column.PARAMETERS),
             (self.tr("Sparsity"), Column.SPARSITY),

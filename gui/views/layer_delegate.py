@@ -12,11 +12,9 @@ from gui import format as fmt
 from gui.models.layer_model import Role, alignment
 from gui.models.layer_rows import NUMBERS, Column, Row
 from gui.theme import Theme, tabular
+from gui.views.cell_delegate import PADDING, RIGHT, ROW_HEIGHT, draw_heat
 from gui.widgets import draw_empty_cell
 
-ROW_HEIGHT = 24
-PADDING = 8
-RIGHT = 14  # the header's arrow stands there
 _BADGE_GAP = 6
 _DOT = 6
 
@@ -70,13 +68,6 @@ class LayerDelegate(QStyledItemDelegate):
         painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
         return room.adjusted(width + 4, 0, 0, 0)
 
-    def _draw_heat(self, painter: QPainter, cell: QRect, fraction: float) -> None:
-        """A bar from the left edge, faint enough to read a number over it."""
-        box = cell.adjusted(2, 3, -2, -3)
-        box.setWidth(max(2, round(box.width() * fraction)))
-        painter.fillRect(box, self._theme.heat_tint(fraction))
-        painter.fillRect(box.adjusted(0, box.height() - 2, 0, 0), self._theme.heat_color(fraction))
-
     def _draw_value(
         self, painter: QPainter, rect: QRect, text: str, column: Column, row: Row
     ) -> None:
@@ -100,7 +91,7 @@ class LayerDelegate(QStyledItemDelegate):
         painter.setFont(tabular(place.font))
         heat = index.data(Role.HEAT)
         if heat is not None:
-            self._draw_heat(painter, rect, heat)
+            draw_heat(painter, self._theme, rect, heat)
         column, row = Column(index.column()), index.data(Role.ROW)
         if column == Column.LAYER:
             self._draw_name(painter, rect.adjusted(4, 0, -4, 0), text, row)

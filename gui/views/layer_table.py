@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QAbstractItemView, QTreeView, QWidget
 from engine import LayerId
 from gui.models.layer_model import Role
 from gui.models.layer_rows import Column
-from gui.views.layer_delegate import PADDING, RIGHT
+from gui.views.cell_delegate import PADDING, RIGHT
 
 _WIDEST = {
     Column.KIND: "_ResidualBlock0",
@@ -17,9 +17,10 @@ _WIDEST = {
     Column.BITS: "8–32",
     Column.MACS: "888.8 M",
     Column.LATENCY: "888.8 ms",
+    Column.MEMORY: "888.8 MB",
     Column.ENERGY: "888.8 mJ",
 }
-_LEAST_NAME, _MOST_NAME = 200, 480
+_LEAST_NAME, _MOST_NAME = 150, 480
 
 
 class LayerTable(QTreeView):
@@ -56,6 +57,14 @@ class LayerTable(QTreeView):
         }
         self._spread()
 
+    def show_column(self, column: Column, shown: bool) -> None:
+        """Show or hide a column; the others share the width again."""
+        if self.isColumnHidden(column) is shown:
+            self._spreading = True
+            self.setColumnHidden(column, not shown)
+            self._spreading = False
+            self._spread()
+
     def expanded_layers(self) -> set[LayerId]:
         """Layers whose rows are unfolded."""
         found: set[LayerId] = set()
@@ -89,12 +98,19 @@ class LayerTable(QTreeView):
         """Share out the width: names first, on a wide screen the numbers as well."""
         if self._by_hand:
             return
-        room = self.viewport().width() - sum(self._usual.values())
-        more = max(0, room - _MOST_NAME) // len(self._usual)
+        usual = {
+            column: width
+            for column, width in self._usual.items()
+            if not self.isColumnHidden(column)
+        }
+        if not usual:
+            return
+        room = self.viewport().width() - sum(usual.values())
+        more = max(0, room - _MOST_NAME) // len(usual)
         self._spreading = True
-        for column, width in self._usual.items():
+        for column, width in usual.items():
             self.setColumnWidth(column, width + more)
-        self.setColumnWidth(Column.LAYER, max(_LEAST_NAME, room - more * len(self._usual)))
+        self.setColumnWidth(Column.LAYER, max(_LEAST_NAME, room - more * len(usual)))
         self._spreading = False
 
     @Slot(int, int, int)

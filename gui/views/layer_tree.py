@@ -104,8 +104,8 @@ class LayerTreeView(QWidget):
         self._filter.setPlaceholderText(self.tr("Filter, such as: conv latency>0.1ms"))
         self._filter.setToolTip(
             self.tr(
-                "Words match path and kind. Comparisons: params, macs, latency, energy,"
-                " sparsity, bits with <, <=, >, >=, =. All must hold."
+                "Words match path and kind. Comparisons: params, macs, latency, memory,"
+                " energy, sparsity, bits with <, <=, >, >=, =. All must hold."
             )
         )
         self._filter.setAccessibleName(self.tr("Filter layers"))
@@ -166,6 +166,8 @@ class LayerTreeView(QWidget):
             self._expanded = self._tree.expanded_layers()
         with self._quietly():
             rebuilt = self._model.set_snapshot(snapshot)
+        measured = any(Column.MEMORY in row.values for row in self._model.rows())
+        self._tree.show_column(Column.MEMORY, measured)
         if rebuilt:
             self._restore(snapshot, fresh)
         self._heat.set_scale(self._model.scale)

@@ -12,17 +12,20 @@ from gui.document import Document
 from gui.selection import Selection
 from gui.theme import Theme
 from gui.views.edit_panel import EditPanel
-from gui.views.energy_chart import EnergyChart
 from gui.views.figures import FiguresStrip
 from gui.views.history import HistoryView
 from gui.views.jobs_panel import JobsPanel
 from gui.views.layer_tree import LayerTreeView
+from gui.views.metric_chart import MetricChart
+from gui.views.notes_line import NotesLine
+from gui.views.profile_page import ProfilePage
 from gui.widgets import column, named
 
-_LAYOUT_VERSION: Final = 1
+_LAYOUT_VERSION: Final = 2
 _RIGHT, _BOTTOM = Qt.DockWidgetArea.RightDockWidgetArea, Qt.DockWidgetArea.BottomDockWidgetArea
 # Shares of the window that the docks get at first.
 _RIGHT_WIDTH, _CHART_HEIGHT = 0.28, 0.30
+_PROFILE_HEIGHT = 0.5
 
 
 class Workbench(QWidget):
@@ -31,10 +34,14 @@ class Workbench(QWidget):
     Signals:
         data_wanted: the user wants to choose validation data.
         limit_wanted: the user wants to set the limit of the metric with that key.
+        information_wanted: the user wants to read what is known of the model.
+        broken_wanted: the user wants to know which samples were skipped.
     """
 
     data_wanted = Signal()
     limit_wanted = Signal(str)
+    information_wanted = Signal()
+    broken_wanted = Signal()
 
     def __init__(
         self,
@@ -48,6 +55,7 @@ class Workbench(QWidget):
         self._strip = FiguresStrip(document, theme, self)
         self._strip.data_wanted.connect(self.data_wanted)
         self._strip.limit_wanted.connect(self.limit_wanted)
+        self._strip.broken_wanted.connect(self.broken_wanted)
         # A main window of its own, so that the docks leave the strip its full width.
         self._panels = named(QMainWindow(), "panels")
         self._panels.setWindowFlags(Qt.WindowType.Widget)
@@ -57,12 +65,17 @@ class Workbench(QWidget):
         self._panels.setCentralWidget(self._tree)
         edit = EditPanel(document, selection, theme)
         self._edit = self._dock("dock_layer", self.tr("Layer"), edit, _RIGHT)
-        chart = EnergyChart(document, selection, theme)
+        chart = MetricChart(document, selection, theme, ("energy",))
         self._chart = self._dock("dock_energy", self.tr("Energy by layer"), chart, _BOTTOM)
+        self._page = ProfilePage(document, selection, theme)
+        self._profile = self._dock("dock_profile", self.tr("Profile"), self._page, _BOTTOM)
         past = _above(HistoryView(document, theme), JobsPanel(document.jobs, theme))
         self._history = self._dock("dock_history", self.tr("History and jobs"), past, _BOTTOM)
+        notes = NotesLine(document, theme)
+        notes.information_wanted.connect(self.information_wanted)
         layout = column(self, spacing=0)
         layout.addWidget(self._strip)
+        layout.addWidget(notes)
         layout.addWidget(_line())
         layout.addWidget(self._panels, 1)
 
@@ -70,6 +83,16 @@ class Workbench(QWidget):
     def toggles(self) -> list[QAction]:
         """Actions that show and hide the docks."""
         return [dock.toggleViewAction() for dock in self._docks]
+
+    def show_profile(self, tab: str) -> ProfilePage:
+        """Bring that view of profiling to the front, with room to be read; returns its page."""
+        self._profile.show()
+        self._profile.raise_()
+        least = round(self.height() * _PROFILE_HEIGHT)
+        if not self._profile.isFloating() and self._profile.height() < least:
+            self._panels.resizeDocks([self._profile], [least], Qt.Orientation.Vertical)
+        self._page.show_tab(tab)
+        return self._page
 
     def focus_filter(self) -> None:
         """Put the cursor into the line that filters the layers."""
@@ -93,6 +116,8 @@ class Workbench(QWidget):
         self._panels.addDockWidget(_BOTTOM, self._chart)
         self._panels.addDockWidget(_BOTTOM, self._history)
         self._panels.splitDockWidget(self._chart, self._history, Qt.Orientation.Horizontal)
+        self._panels.tabifyDockWidget(self._chart, self._profile)
+        self._chart.raise_()
         width, height = self.width(), self.height()
         horizontal, vertical = Qt.Orientation.Horizontal, Qt.Orientation.Vertical
         right = round(width * _RIGHT_WIDTH)
@@ -103,7 +128,7 @@ class Workbench(QWidget):
 
     @property
     def _docks(self) -> tuple[QDockWidget, ...]:
-        return self._edit, self._chart, self._history
+        return self._edit, self._chart, self._profile, self._history
 
     def _dock(self, name: str, title: str, widget: QWidget, area: Qt.DockWidgetArea) -> QDockWidget:
         dock = named(QDockWidget(title, self._panels), name)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PySide6.QtGui import QImage
 
+from gui.theme import DARK
+
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 120
 
@@ -21,8 +23,8 @@ sys.exit(run(*sys.argv[1:], started=time.perf_counter()))
 PICTURE = """
 import sys
 from gui.app import run
-source, recipe, picture = sys.argv[1:]
-sys.exit(run(source, "dark", recipe or None, picture, (1000, 700)))
+source, recipe, picture, view = sys.argv[1:]
+sys.exit(run(source, "dark", recipe or None, picture, (1000, 700), view))
 """
 
 
@@ -31,9 +33,11 @@ def _environment(home: Path, **more: str) -> dict[str, str]:
     return {**kept, "QT_QPA_PLATFORM": "offscreen", **more}
 
 
-def _draw(source: str, recipe: str, path: Path, home: Path) -> subprocess.CompletedProcess[str]:
+def _draw(
+    source: str, recipe: str, path: Path, home: Path, view: str = ""
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PICTURE, source, recipe, str(path)],
+        [sys.executable, "-c", PICTURE, source, recipe, str(path), view],
         cwd=ROOT,
         env=_environment(home),
         capture_output=True,
@@ -53,6 +57,16 @@ def test_a_picture_is_drawn_and_nothing_else_is_touched(tmp_path: Path) -> None:
     assert (image.width(), image.height()) == (1000, 700)
     assert image.pixelColor(2, 2).lightness() < 128  # the dark theme was asked for
     assert not list((home / "config").rglob("*.ini"))
+
+
+def test_a_picture_shows_the_view_of_profiling_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "flame.png"
+    done = _draw("demo", "", path, tmp_path, "flame")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    image = QImage(str(path))
+    lower = range(image.height() // 2, image.height(), 2)
+    shown = {image.pixelColor(x, y).name() for y in lower for x in range(0, image.width(), 2)}
+    assert DARK.categories["convolution"] in shown  # boxes of operators
 
 
 @pytest.mark.parametrize(

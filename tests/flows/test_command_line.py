@@ -357,17 +357,18 @@ def damaged(folder: Path, done: dict[str, Any]) -> dict[str, Path]:
 
 BAD: list[tuple[Callable[[dict[str, Path]], list[object]], str]] = [
     (lambda _: ["inspect", "resnet51"], "Did you mean resnet50"),
-    (lambda _: ["inspect", ""], "no model and no file"),
+    (lambda _: ["inspect", ""], "no name of a model"),
     (lambda _: ["inspect", "x" * 10_000], "no model and no file"),
     (lambda _: ["inspect", "missing.safetensors"], "no file missing.safetensors"),
-    (lambda _: ["inspect", "fasterrcnn_resnet50_fpn"], "no single image"),
+    (lambda _: ["inspect", "resnet18", "--input", "3 by 224"], "no input"),
+    (lambda _: ["inspect", "resnet18@IMAGENET1K_V7"], "IMAGENET1K_V7"),
     (lambda bad: ["inspect", bad["empty.safetensors"]], "empty"),
     (lambda bad: ["inspect", bad["cut.safetensors"]], "cut short"),
     (lambda bad: ["inspect", bad["lfs.safetensors"]], "Git LFS pointer"),
     (lambda bad: ["inspect", bad["pickle.pt"]], "pickle"),
     (lambda bad: ["inspect", bad["fifo.safetensors"]], "not a regular file"),
     (lambda bad: ["inspect", bad["folder"]], "folder"),
-    (lambda bad: ["inspect", bad["two\nlines\x1b[31m.safetensors"]], "two lines"),
+    (lambda bad: ["inspect", bad["two\nlines\x1b[31m.safetensors"]], "two\\nlines"),
     (lambda _: ["evaluate", "demo", "--data", "cifar"], "“cifar”"),
     (lambda _: ["evaluate", "squeezenet1_1"], "No data set is chosen"),
     (lambda _: ["evaluate", "squeezenet1_1", "--data", "digits"], "1×8×8"),
@@ -480,7 +481,7 @@ def test_a_file_name_that_is_no_text_is_told_as_it_can_be(
 ) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.safetensors"))
     odd.write_bytes(Path(done["exported"]["file"]).read_bytes())
-    assert "its name is no Unicode text" in complaint(run_afresh("inspect", odd))
+    assert "no Unicode text" in complaint(run_afresh("inspect", odd))
 
 
 def test_a_reader_that_has_seen_enough_ends_it_in_silence() -> None:

@@ -100,7 +100,7 @@ def test_a_wrong_file_keeps_the_open_model(demo, tmp_path: Path) -> None:
     wrong = tmp_path / "letter.safetensors"
     wrong.write_text("Dear model")
     before = demo.snapshot
-    operations.open_checkpoint(demo.document, str(wrong))
+    operations.open_model(demo.document, str(wrong))
     assert demo.document.opening
     demo.settle()
     assert isinstance(demo.errors[0], EngineError)
@@ -124,7 +124,7 @@ def test_a_second_file_replaces_the_first(demo, tmp_path: Path) -> None:
     operations.export_checkpoint(demo.document, str(path))
     demo.settle()
     pruned = demo.snapshot.current.table.total(METRICS["parameters"])
-    operations.open_checkpoint(demo.document, str(path))
+    operations.open_model(demo.document, str(path))
     demo.settle()
     assert not demo.errors
     assert demo.snapshot.cursor == 0

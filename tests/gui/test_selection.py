@@ -24,3 +24,28 @@ def test_the_same_again_is_no_news(qtbot: QtBot) -> None:
     selection.set([A])
     with qtbot.assertNotEmitted(selection.changed):
         selection.set([A])
+
+
+def test_a_click_selects_one_and_with_control_one_more_or_less() -> None:
+    selection, view = Selection(), QObject()
+    origins: list[object] = []
+    selection.changed.connect(lambda _: origins.append(selection.origin))
+    selection.pick(A, adds=False, origin=view)
+    selection.pick(B, adds=True)
+    assert selection.layers == (A, B)
+    selection.pick(A, adds=True)
+    assert selection.layers == (B,)
+    selection.pick(A, adds=False)
+    assert selection.layers == (A,)
+    assert origins == [view, None, None, None]
+
+
+def test_containers_cover_what_is_in_them() -> None:
+    selection = Selection()
+    selection.set([LayerId("stage1")])
+    assert selection.covers(LayerId("stage1"))
+    assert selection.covers(LayerId("stage1.block0.conv1"))
+    assert not selection.covers(LayerId("stage10"))
+    selection.set([LayerId("")])
+    assert selection.covers(LayerId(""))
+    assert not selection.covers(LayerId("stage1"))  # the model itself, not all of it

@@ -1,6 +1,7 @@
-"""The energy chart: what it draws, reads out, selects and writes."""
+"""The chart of a metric by layer: what it draws, reads out, selects and writes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,20 @@ from PySide6.QtGui import QContextMenuEvent, QGuiApplication, QImage
 from PySide6.QtWidgets import QLabel, QMessageBox, QToolButton
 from pytestqt.qtbot import QtBot
 
-from engine import LayerId, Part, Snapshot
-from gui.models.energy_bars import energy_bars
+from engine import METRICS, LayerId, Part, Quantity, Series, Snapshot
+from gui.models.metric_bars import metric_bars
 from gui.selection import Selection
 from gui.theme import Theme
 from gui.views.bar_plot import BarPlot
 from gui.views.chart_files import ChartFiles
-from gui.views.energy_chart import EnergyChart
+from gui.views.metric_chart import MetricChart
 
 CONV2 = LayerId("stage1.block0.conv2")
 
 
 @pytest.fixture
-def selection() -> Selection:
-    return Selection()
-
-
-@pytest.fixture
-def chart(qtbot: QtBot, fake_document: Any, selection: Selection, theme: Theme) -> EnergyChart:
-    chart = EnergyChart(fake_document, selection, theme)
+def chart(qtbot: QtBot, fake_document: Any, selection: Selection, theme: Theme) -> MetricChart:
+    chart = MetricChart(fake_document, selection, theme, ("energy",))
     qtbot.addWidget(chart)
     chart.resize(700, 240)
     chart.show()
@@ -36,14 +32,14 @@ def chart(qtbot: QtBot, fake_document: Any, selection: Selection, theme: Theme) 
     return chart
 
 
-def _plot(chart: EnergyChart) -> BarPlot:
+def _plot(chart: MetricChart) -> BarPlot:
     plot = chart.findChild(BarPlot)
     assert plot is not None
     return plot
 
 
 def test_parts_add_up_to_the_series(pruned: Snapshot) -> None:
-    bars = energy_bars(pruned, ordered=False)
+    bars = metric_bars(pruned, "energy", ordered=False)
     assert bars is not None
     series = pruned.current.table["energy"]
     assert sum(bars.totals) == pytest.approx(series.total.value)
@@ -51,23 +47,23 @@ def test_parts_add_up_to_the_series(pruned: Snapshot) -> None:
 
 
 def test_sorted_puts_the_most_expensive_first(pruned: Snapshot) -> None:
-    bars = energy_bars(pruned, ordered=True)
+    bars = metric_bars(pruned, "energy", ordered=True)
     assert bars is not None
     assert bars.layers[0] == CONV2
     assert list(bars.totals) == sorted(bars.totals, reverse=True)
 
 
 def test_no_ghost_without_an_edit(base: Snapshot) -> None:
-    bars = energy_bars(base, ordered=False)
+    bars = metric_bars(base, "energy", ordered=False)
     assert bars is not None
     assert bars.base == ()
 
 
-def test_caption_names_the_conditions(chart: EnergyChart) -> None:
+def test_caption_names_the_conditions(chart: MetricChart) -> None:
     assert chart.caption() == "Energy by layer · modelled · Eyeriss <ISCA 2016> · batch 1"
 
 
-def test_reads_out_layer_parts_total_and_base(chart: EnergyChart) -> None:
+def test_reads_out_layer_parts_total_and_base(chart: MetricChart) -> None:
     assert chart.bars is not None
     text = chart.read_out(chart.bars.layers.index(CONV2))
     for part in (CONV2, "compute 295 nJ", "buffers 590 nJ", "DRAM 20.0 nJ", "total 905 nJ", "base"):
@@ -75,7 +71,7 @@ def test_reads_out_layer_parts_total_and_base(chart: EnergyChart) -> None:
     assert "▼ 49 %" in text
 
 
-def test_a_click_selects_the_layer(chart: EnergyChart, selection: Selection) -> None:
+def test_a_click_selects_the_layer(chart: MetricChart, selection: Selection) -> None:
     assert chart.bars is not None
     place = chart.bars.layers.index(CONV2)
     _plot(chart).clicked.emit(place, False)
@@ -86,14 +82,14 @@ def test_a_click_selects_the_layer(chart: EnergyChart, selection: Selection) -> 
     assert selection.layers == (chart.bars.layers[0],)
 
 
-def test_bars_are_found_by_their_place(chart: EnergyChart) -> None:
+def test_bars_are_found_by_their_place(chart: MetricChart) -> None:
     plot = _plot(chart)
     place = plot.getViewBox().mapViewToScene(QPointF(2.1, 1e-7))
     assert plot.bar_at(place) == 2
     assert plot.bar_at(QPointF(-50, -50)) == -1
 
 
-def test_the_mouse_reads_out_the_bar_below_it(chart: EnergyChart) -> None:
+def test_the_mouse_reads_out_the_bar_below_it(chart: MetricChart) -> None:
     plot = _plot(chart)
     place = plot.getViewBox().mapViewToScene(QPointF(2, 1e-7))
     plot.scene().sigMouseMoved.emit(place)
@@ -103,13 +99,13 @@ def test_the_mouse_reads_out_the_bar_below_it(chart: EnergyChart) -> None:
     assert caption.text() == "modelled · Eyeriss <ISCA 2016> · batch 1"
 
 
-def test_share_is_in_percent(chart: EnergyChart) -> None:
+def test_share_is_in_percent(chart: MetricChart) -> None:
     chart.findChild(QToolButton, "chartShare").click()
     assert "%" in _plot(chart).getAxis("left").label.toPlainText()
 
 
 def test_thousands_of_layers_stay_a_few_items(
-    chart: EnergyChart, fake_document: Any, make_large: Callable[[int], Snapshot]
+    chart: MetricChart, fake_document: Any, make_large: Callable[[int], Snapshot]
 ) -> None:
     fake_document.show(make_large(3000))
     assert chart.bars is not None
@@ -119,7 +115,7 @@ def test_thousands_of_layers_stay_a_few_items(
 
 
 def test_hidden_it_goes_stale_and_refreshes_when_shown(
-    chart: EnergyChart, fake_document: Any, base: Snapshot
+    chart: MetricChart, fake_document: Any, base: Snapshot
 ) -> None:
     chart.hide()
     before = chart.bars
@@ -133,13 +129,13 @@ def test_without_a_model_it_says_what_to_do(
     qtbot: QtBot, fake_document: Any, selection: Selection, theme: Theme
 ) -> None:
     fake_document.snapshot = None
-    chart = EnergyChart(fake_document, selection, theme)
+    chart = MetricChart(fake_document, selection, theme, ("energy",))
     qtbot.addWidget(chart)
     assert "Open a model" in chart.findChild(QLabel, "chartEmpty").text()
     assert not any(action.isEnabled() for action in chart.make_menu().actions())
 
 
-def test_picture_and_numbers_can_be_taken_away(chart: EnergyChart, tmp_path: Path) -> None:
+def test_picture_and_numbers_can_be_taken_away(chart: MetricChart, tmp_path: Path) -> None:
     files = chart.findChild(ChartFiles)
     assert files is not None
     assert chart.bars is not None
@@ -148,7 +144,7 @@ def test_picture_and_numbers_can_be_taken_away(chart: EnergyChart, tmp_path: Pat
     svg = files.svg().decode()
     assert svg.startswith("<?xml")
     assert "Eyeriss &lt;ISCA 2016&gt;" in svg
-    files.copy_table(chart.bars.table())
+    files.copy_table()
     lines = QGuiApplication.clipboard().text().splitlines()
     assert lines[0] == "layer,compute (J),buffers (J),DRAM (J),total (J),base (J)"
     assert len(lines) == 1 + len(chart.bars.layers)
@@ -156,7 +152,7 @@ def test_picture_and_numbers_can_be_taken_away(chart: EnergyChart, tmp_path: Pat
     assert not QGuiApplication.clipboard().image().isNull()
 
 
-def test_a_file_that_cannot_be_written_is_said(chart: EnergyChart, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_said(chart: MetricChart, tmp_path: Path) -> None:
     files = chart.findChild(ChartFiles)
     assert files is not None
     files.write(str(tmp_path / "missing" / "chart.csv"), b"")
@@ -165,7 +161,7 @@ def test_a_file_that_cannot_be_written_is_said(chart: EnergyChart, tmp_path: Pat
     box.close()
 
 
-def test_draws_in_both_looks(chart: EnergyChart, theme: Theme, selection: Selection) -> None:
+def test_draws_in_both_looks(chart: MetricChart, theme: Theme, selection: Selection) -> None:
     selection.set([LayerId("stage1")])
     light = chart.grab().toImage()
     theme.set_mode("dark")
@@ -173,10 +169,10 @@ def test_draws_in_both_looks(chart: EnergyChart, theme: Theme, selection: Select
 
 
 def test_the_menu_of_the_plot_is_ours(
-    qtbot: QtBot, chart: EnergyChart, monkeypatch: pytest.MonkeyPatch
+    qtbot: QtBot, chart: MetricChart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[QContextMenuEvent] = []
-    monkeypatch.setattr(EnergyChart, "contextMenuEvent", lambda _, event: asked.append(event))
+    monkeypatch.setattr(MetricChart, "contextMenuEvent", lambda _, event: asked.append(event))
     viewport = _plot(chart).viewport()
     place = viewport.rect().center()
     event = QContextMenuEvent(QContextMenuEvent.Reason.Mouse, place, viewport.mapToGlobal(place))
@@ -184,3 +180,53 @@ def test_the_menu_of_the_plot_is_ours(
     assert asked
     texts = [action.text() for action in chart.make_menu().actions()]
     assert texts[:3] == ["Copy image", "Save as PNG…", "Save as SVG…"]
+
+
+@pytest.fixture
+def measured(base: Snapshot) -> Snapshot:
+    """Latencies with a spread, of two layers."""
+    layers = {
+        LayerId("stem.conv"): {"": Quantity(2e-5, 1e-5, 4e-5)},
+        CONV2: {"": Quantity(6e-5, 5e-5, 8e-5)},
+    }
+    series = Series(METRICS["latency"], Quantity(1e-4), layers, conditions={"threads": "2"})
+    state = replace(base.current, table=base.current.table.with_series(series))
+    return replace(base, current=state, base=state)
+
+
+def test_the_spread_of_measurements_is_drawn_and_read_out(
+    qtbot: QtBot, fake_document: Any, selection: Selection, theme: Theme, measured: Snapshot
+) -> None:
+    fake_document.snapshot = measured
+    chart = MetricChart(fake_document, selection, theme, ("latency", "memory"))
+    qtbot.addWidget(chart)
+    assert chart.bars is not None
+    assert chart.bars.spread == {0: (1e-5, 4e-5), 1: (5e-5, 8e-5)}
+    assert chart.read_out(1) == (
+        "stage1.block0.conv2   60.0 µs · between 50.0 µs and 80.0 µs · 75.0 %"
+    )
+    assert _plot(chart).getViewBox().viewRange()[1][1] > 8e-5  # the whisker is in view
+    assert chart.bars.table() == [
+        ["layer", "latency (s)", "low (s)", "high (s)"],
+        ["stem.conv", 2e-5, 1e-5, 4e-5],
+        ["stage1.block0.conv2", 6e-5, 5e-5, 8e-5],
+    ]
+    assert chart.caption() == "Latency by layer · measured · 2 threads · batch ?"
+
+
+def test_another_metric_can_be_chosen(
+    qtbot: QtBot, fake_document: Any, selection: Selection, theme: Theme, measured: Snapshot
+) -> None:
+    fake_document.snapshot = measured
+    chart = MetricChart(fake_document, selection, theme, ("latency", "memory"))
+    qtbot.addWidget(chart)
+    with qtbot.waitSignal(chart.metric_chosen):
+        chart.findChild(QToolButton, "show_memory").click()
+    assert chart.shown_metric == METRICS["memory"]
+    assert chart.bars is None
+    text = chart.findChild(QLabel, "chartEmpty").text()
+    assert text == "Activation memory has not been measured yet."
+
+
+def test_one_metric_needs_no_chooser(chart: MetricChart) -> None:
+    assert not chart.findChild(QToolButton, "show_energy").isVisible()

@@ -1,0 +1,132 @@
+"""How the model is run while it is measured, in one row."""
+
+import os
+from collections.abc import Sequence
+
+from PySide6.QtCore import Qt, Signal, Slot
+from PySide6.QtGui import QStandardItemModel
+from PySide6.QtWidgets import QComboBox, QSpinBox, QToolButton, QWidget
+
+from engine import Device, RunSettings
+from gui import format as fmt
+from gui.widgets import named, row
+
+_HEIGHT = 24
+_MOST_BATCH = 65_536
+_TYPES = ("float32", "bfloat16", "float16")
+
+
+class RunForm(QWidget):
+    """A :class:`engine.RunSettings` to be chosen.
+
+    Signals:
+        changed: the :class:`engine.RunSettings` that are chosen now.
+    """
+
+    changed = Signal(object)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("runForm")
+        self._make_fields()
+        self.show_devices(())
+        layout = row(self, spacing=4)
+        for field in (
+            self._device, self._threads, self._batch, self._type, self._channels_last,
+            self._autocast, self._pass,
+        ):  # fmt: skip
+            field.setFixedHeight(_HEIGHT)
+            layout.addWidget(field)
+        for box in (self._device, self._type, self._pass):
+            box.currentIndexChanged.connect(self._announce)
+        for number in (self._threads, self._batch):
+            number.valueChanged.connect(self._announce)
+        for toggle in (self._channels_last, self._autocast):
+            toggle.toggled.connect(self._announce)
+
+    @property
+    def settings(self) -> RunSettings:
+        """What is chosen."""
+        processor = self._device.currentData() == "cpu"
+        return RunSettings(
+            device=self._device.currentData(),
+            threads=self._threads.value() if processor else 0,
+            batch=self._batch.value(),
+            dtype=self._type.currentData(),
+            channels_last=self._channels_last.isChecked(),
+            autocast=self._autocast.isChecked(),
+            backward=self._pass.currentData(),
+        )
+
+    def show_batch(self, batch: int) -> None:
+        """Say how many samples the sample input has, which is what is run unless told otherwise."""
+        self._batch.setSpecialValueText(self.tr("batch %s") % batch)
+
+    def show_devices(self, devices: Sequence[Device]) -> None:
+        """Offer these devices; those that are unavailable cannot be chosen and say why."""
+        before = self._device.currentData()
+        self._device.blockSignals(True)
+        self._device.clear()
+        for place, device in enumerate(devices or (Device("cpu", self.tr("Processor")),)):
+            self._device.addItem(device.name, device.name)
+            tip = device.unavailable or device.title
+            self._device.setItemData(place, fmt.tooltip(tip), Qt.ItemDataRole.ToolTipRole)
+            model = self._device.model()
+            if device.unavailable and isinstance(model, QStandardItemModel):
+                model.item(place).setEnabled(False)
+        self._device.setCurrentIndex(max(0, self._device.findData(before)))
+        self._device.blockSignals(False)
+
+    def _make_fields(self) -> None:
+        self._device = self._box("runDevice", self.tr("What the model runs on"))
+        self._threads = self._number("runThreads", self.tr("Threads of the processor's operators"))
+        self._threads.setRange(0, os.cpu_count() or 1)
+        self._threads.setSuffix(self.tr(" threads"))
+        self._threads.setSpecialValueText(self.tr("all threads"))
+        self._batch = self._number("runBatch", self.tr("Samples in one pass"))
+        self._batch.setRange(0, _MOST_BATCH)
+        self._batch.setPrefix(self.tr("batch "))
+        self.show_batch(1)
+        self._type = self._box("runType", self.tr("Number type of weights and inputs"))
+        self._type.addItem(self.tr("own types"), "")
+        for name in _TYPES:
+            self._type.addItem(name, name)
+        self._channels_last = self._toggle(
+            "runChannelsLast",
+            self.tr("channels last"),
+            self.tr("Keep the channels of each pixel side by side: faster for many convolutions"),
+        )
+        self._autocast = self._toggle(
+            "runAutocast",
+            self.tr("autocast"),
+            self.tr("Let torch compute in a lower precision, operator by operator"),
+        )
+        self._pass = self._box("runPass", self.tr("Inference, or a step of training"))
+        self._pass.addItem(self.tr("forward"), False)
+        self._pass.addItem(self.tr("forward + backward"), True)
+
+    def _box(self, name: str, tip: str) -> QComboBox:
+        box = named(QComboBox(), name)
+        box.setToolTip(fmt.tooltip(tip))
+        box.setAccessibleName(tip)
+        box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+        return box
+
+    def _number(self, name: str, tip: str) -> QSpinBox:
+        number = named(QSpinBox(), name)
+        number.setToolTip(fmt.tooltip(tip))
+        number.setAccessibleName(tip)
+        number.setKeyboardTracking(False)
+        return number
+
+    def _toggle(self, name: str, text: str, tip: str) -> QToolButton:
+        button = named(QToolButton(), name)
+        button.setText(text)
+        button.setToolTip(fmt.tooltip(tip))
+        button.setCheckable(True)
+        return button
+
+    @Slot()
+    def _announce(self) -> None:
+        self._threads.setEnabled(self._device.currentData() == "cpu")
+        self.changed.emit(self.settings)
