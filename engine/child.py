@@ -33,10 +33,16 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a child: this one's, with the code that is running found first."""
+    """The environment of a child: it imports what this process would, from the same places.
+
+    Of its own, Python would look into the working folder first, where a downloaded file beside the
+    model could call itself ``json.py``.
+    """
     root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    path = os.pathsep.join(dict.fromkeys((root, *given, *map(os.path.abspath, sys.path))))
+    safe = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    return {**os.environ, **safe, "PYTHONWARNINGS": "ignore"}
 
 
 def run_in_child(function: str, payload: Any, job: Job) -> Any:

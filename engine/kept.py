@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from engine.errors import ExportFailed
 from engine.files import write_atomically
 
-_FIGURES = TypeAdapter(dict[str, tuple[float, ...]])
+_FIGURES = TypeAdapter(dict[str, tuple[FiniteFloat, ...]])
 
 
 def cache_folder() -> Path:

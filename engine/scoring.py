@@ -119,6 +119,8 @@ class _MeanIoU:
 
     def quantity(self) -> Quantity:
         both, either = (torch.stack(one).double() for one in (self._both, self._either))
+        if not either.any():
+            raise DataSetMismatch(f"No pixel of {self._data.name} has a label that counts.")
         value = float(_mean_ratio(both.sum(0), either.sum(0)))
         if len(both) < 2:
             return Quantity(value)
@@ -210,7 +212,7 @@ def _scores(outputs: Any, targets: Tensor, data: DataSet) -> Tensor:
             "which are counted from 0."
         )
     found: Tensor = scores
-    return found
+    return found if found.is_floating_point() else found.float()
 
 
 def first_result(outputs: Any) -> Any:

@@ -97,6 +97,34 @@ def require_allowed(text: str, trusted: frozenset[str]) -> None:
     _allowed(_parsed(text), trusted)
 
 
+def require_call_allowed(text: str, trusted: frozenset[str]) -> None:
+    """Go on only if this very call may be made, whose text a file holds; nothing of it has run.
+
+    Code that the user allowed for one purpose must not serve a file for another: which of its
+    functions is called, and with what, was chosen by whoever wrote the file.
+
+    Raises:
+        ConsentNeeded, ModelNotFound, ModelUnreadable: see :func:`load_function`.
+    """
+    named = _parsed(text)
+    content = _content(named)
+    digest = _digest_of_call(text, content)
+    if digest not in trusted and digest not in _allowed_here:
+        raise ConsentNeeded(
+            f"The file names Python code that opening it would call: {text}.",
+            details={
+                "digest": digest,
+                "what": named.where,
+                "runs": [text],
+            },
+        )
+    _allowed_here.update({digest, hashlib.sha256(content).hexdigest()})
+
+
+def _digest_of_call(text: str, content: bytes) -> str:
+    return hashlib.sha256(content + b"\0" + text.encode(errors="surrogatepass")).hexdigest()
+
+
 def load_function(text: str, trusted: frozenset[str]) -> Callable[..., Any]:
     """The function that the text names, its arguments bound.
 
@@ -111,6 +139,7 @@ def load_function(text: str, trusted: frozenset[str]) -> Callable[..., Any]:
     """
     named = _parsed(text)
     content, digest = _allowed(named, trusted)
+    _allowed_here.add(_digest_of_call(text, content))  # what it makes may be written to a file
     function = _attribute(_loaded(named, content, digest), named)
     return function if named.arguments is None else partial(function, **named.arguments)
 
@@ -173,7 +202,9 @@ def _module_file(name: str) -> Path:
     where = None
     parts = name.split(".")
     for depth in range(1, len(parts) + 1):
-        spec = PathFinder.find_spec(".".join(parts[:depth]), where)
+        # What is no package holds no module, though the path may hold one of that name.
+        inside = depth == 1 or where is not None
+        spec = PathFinder.find_spec(".".join(parts[:depth]), where) if inside else None
         if spec is None:
             raise ModelNotFound(
                 f"There is no Python module “{'.'.join(parts[:depth])}”.",

@@ -49,6 +49,7 @@ Request: TypeAlias = OpenRequest | DataRequest
 Answerer: TypeAlias = Callable[[Request, EngineError], bool]
 Step: TypeAlias = "Callable[[ModelSession, Job], Change | None]"
 
+PreviewSlot: TypeAlias = Literal["edit", "data"]
 Profile: TypeAlias = OperatorProfile | CallProfile | LineProfile | Roofline
 
 T = TypeVar("T")
@@ -75,6 +76,8 @@ class Document(QObject):
         exported: the :class:`engine.ExportReport` of a written file.
         recipe_saved: the paths of the files that make up a recipe.
         profiled: a :class:`Profiled` was taken.
+        unmeasured: the key of a metric that could not be taken by itself after opening or an edit,
+            and the :class:`engine.EngineError` that says why.
         devices_found: the :class:`engine.Device` that models could run on, available or not.
 
     Attributes:
@@ -93,6 +96,7 @@ class Document(QObject):
     exported = Signal(object)
     recipe_saved = Signal(object)
     profiled = Signal(object)
+    unmeasured = Signal(str, object)
     devices_found = Signal(object)
 
     def __init__(
@@ -115,6 +119,7 @@ class Document(QObject):
         self._busy = False
         self._opening: int | None = None
         self._follow_ups: list[int] = []
+        self._looking: int | None = None
         jobs.jobs_changed.connect(self._follow_jobs)
 
     @property
@@ -147,7 +152,6 @@ class Document(QObject):
             self._shown, change = opened
             self._edited(change)
 
-        self.jobs.cancel_preview()  # it is about a model that goes
         self._cancel_follow_ups()
         title = self.tr("Opening %s") % fmt.visible(source_name(request.source))
         refused = partial(self._refuse, request)
@@ -230,8 +234,13 @@ class Document(QObject):
         )
 
     def find_devices(self) -> None:
-        """Find out which devices models could run on; ``devices_found`` follows."""
-        self.jobs.submit(
+        """Find out which devices models could run on; ``devices_found`` follows, unless cancelled.
+
+        Nothing more is done while that is under way.
+        """
+        if any(job.id == self._looking for job in self.jobs.jobs()):
+            return
+        self._looking = self.jobs.submit(
             self.tr("Looking for devices"),
             lambda job: engine.devices(),
             self.devices_found.emit,
@@ -285,7 +294,7 @@ class Document(QObject):
         self.jobs.submit(self.tr("Saving recipe"), work, self.recipe_saved.emit, self.failed.emit)
 
     def preview(self, edit: Edit, on_effect: Callable[[Effect | EngineError | None], None]) -> None:
-        """Find out what the edit would do, in place of any earlier question.
+        """Find out what the edit would do, in place of any earlier edit.
 
         ``on_effect`` gets the effect, or why the edit cannot be done; None after a crash, which
         ``failed`` reports.
@@ -296,7 +305,7 @@ class Document(QObject):
         def work(job: Job) -> Effect:
             return self._session(meant).preview(edit, job)
 
-        self._preview(work, on_effect)
+        self._preview("edit", work, on_effect)
 
     def preview_data(
         self,
@@ -304,7 +313,7 @@ class Document(QObject):
         count: int,
         on_samples: Callable[[tuple[SamplePreview, ...] | EngineError | None], None],
     ) -> None:
-        """Find out what samples look like to the model, in place of any earlier question.
+        """Find out what samples look like to the model, in place of any earlier data.
 
         ``on_samples`` gets at most ``count`` of them, or why there are none; None after a crash.
         """
@@ -314,18 +323,21 @@ class Document(QObject):
         def work(job: Job) -> tuple[SamplePreview, ...]:
             return self._session(meant).preview_data(request, count, job)
 
-        self._preview(work, on_samples)
+        self._preview("data", work, on_samples)
 
-    def cancel_preview(self) -> None:
-        """Drop the question; its callback never comes."""
-        self.jobs.cancel_preview()
+    def cancel_preview(self, slot: PreviewSlot) -> None:
+        """Drop the question about an edit, or about data; its callback never comes."""
+        self.jobs.cancel_preview(slot)
 
     def cancel_all(self) -> None:
         """Ask every job to stop."""
         self.jobs.cancel_all()
 
     def _preview(
-        self, work: Callable[[Job], T], on_answer: Callable[[T | EngineError | None], None]
+        self,
+        slot: PreviewSlot,
+        work: Callable[[Job], T],
+        on_answer: Callable[[T | EngineError | None], None],
     ) -> None:
         def on_error(error: BaseException) -> None:
             if isinstance(error, EngineError):
@@ -334,7 +346,7 @@ class Document(QObject):
                 on_answer(None)
                 self.failed.emit(error)
 
-        self.jobs.preview(work, on_answer, on_error)
+        self.jobs.preview(slot, work, on_answer, on_error)
 
     def _session(self, meant: ModelSession | None) -> ModelSession:
         """The session that was shown when the user asked, for functions on the model thread.
@@ -355,16 +367,23 @@ class Document(QObject):
         on_error: Callable[[BaseException], None] | None = None,
     ) -> int:
         meant = self._shown
-        announce = on_done or self._committed
+        announce, refuse = on_done or self._committed, on_error or self.failed.emit
 
         def work(job: Job) -> Change | None:
             return step(self._session(meant), job)
 
+        def concerns() -> bool:
+            return meant is None or meant is self._shown  # else another was opened meanwhile
+
         def deliver(change: Change | None) -> None:
-            if meant is None or meant is self._shown:  # else another model was opened meanwhile
+            if concerns():
                 announce(change)
 
-        return self.jobs.submit(title, work, deliver, on_error or self.failed.emit, idle)
+        def give_up(error: BaseException) -> None:
+            if concerns() or not isinstance(error, EngineError):
+                refuse(error)
+
+        return self.jobs.submit(title, work, deliver, give_up, idle)
 
     def _profile(self, title: str, take: Callable[[ModelSession, Job], Profile]) -> None:
         meant = self._shown
@@ -407,10 +426,21 @@ class Document(QObject):
 
     def _follow_up(self) -> None:
         self._cancel_follow_ups()
+        wanted: tuple[tuple[str, str, Step], ...] = (
+            ("accuracy", self.tr("Evaluating"), _evaluate_if_missing),
+            ("latency", self.tr("Measuring latency"), self._measure_if_missing),
+        )
         self._follow_ups = [
-            self._submit(self.tr("Evaluating"), _evaluate_if_missing, idle=True),
-            self._submit(self.tr("Measuring latency"), self._measure_if_missing, idle=True),
+            self._submit(title, step, idle=True, on_error=partial(self._leave_unmeasured, key))
+            for key, title, step in wanted
         ]
+
+    def _leave_unmeasured(self, key: str, error: BaseException) -> None:
+        """Say why without asking for attention: nobody asked for the measurement."""
+        if isinstance(error, EngineError):
+            self.unmeasured.emit(key, error)
+        else:
+            self.failed.emit(error)
 
     def _measure_if_missing(self, session: ModelSession, job: Job) -> Change | None:
         if _has(session.snapshot, "latency"):

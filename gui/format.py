@@ -6,8 +6,9 @@ import io
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from pathlib import PurePath
 
 from engine import (
     ROOT,
@@ -200,6 +201,35 @@ def input_text(spec: InputSpec) -> str:
 def layer_name(path: LayerId) -> str:
     """Write a layer's path; the root has none and reads ``model``."""
     return str(path) if path != ROOT else "model"
+
+
+def conditions_text(conditions: Mapping[str, str], tr: Translate = str) -> str:
+    """Write the conditions that change a figure most, such as ``cpu · float32 · batch 1``."""
+    texts = [conditions[name] for name in ("hardware", "device", "dtype") if name in conditions]
+    if "threads" in conditions:
+        texts.append(tr("{count} threads").format(count=conditions["threads"]))
+    if "autocast" in conditions:
+        texts.append(tr("autocast to {dtype}").format(dtype=conditions["autocast"]))
+    texts += [conditions["memory order"]] if "memory order" in conditions else []
+    if conditions.get("pass", "forward") != "forward":
+        texts.append(conditions["pass"])
+    if "batch" in conditions:
+        texts.append(tr("batch {batch}").format(batch=conditions["batch"]))
+    return " · ".join(texts)
+
+
+def short_file(name: str) -> str:
+    """The end of a path that says which file it is."""
+    parts = PurePath(name).parts
+    for root in ("site-packages", "dist-packages"):
+        if root in parts:
+            return "/".join(parts[len(parts) - parts[::-1].index(root) :])
+    return "/".join(parts[-2:])
+
+
+def place(file: str, line: int) -> str:
+    """Where a function is defined, in short; one in C is nowhere."""
+    return f"{short_file(file)}:{line}" if file else ""
 
 
 def edit_text(edit: Edit, tr: Translate = str) -> str:

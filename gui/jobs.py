@@ -1,8 +1,8 @@
 """The only threads: one worker owns the model, the window polls what it reports.
 
 Three kinds of task share that thread. *Session jobs* run in the order in which they were
-submitted, and each delivers its result. Of *previews* only the newest counts. *Idle jobs* are what
-nobody waits for, such as measuring after an edit. A task that comes stops one of a later kind,
+submitted, and each delivers its result. Of the *previews* for one place only the newest counts.
+*Idle jobs* are what nobody waits for, such as measuring after an edit. A task that comes stops one of a later kind,
 which takes its turn again afterwards.
 """
 
@@ -68,6 +68,7 @@ class _Task:
     """A function on its way through the worker.
 
     Attributes:
+        slot: the place that a preview is for; those of different places know nothing of each other.
         withdrawn: nobody wants it any more.
         preempted: it was stopped for another task, and starts again behind that.
         result, error: what became of it; written by the worker.
@@ -79,6 +80,7 @@ class _Task:
     on_done: Callable[[Any], None]
     on_error: Callable[[BaseException], None]
     kind: _Kind = _Kind.SESSION
+    slot: str = ""
     withdrawn: bool = False
     preempted: bool = False
     job: Job = field(default_factory=Job)
@@ -139,7 +141,6 @@ class JobRunner(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._tasks: dict[int, _Task] = {}  # submitted and not yet delivered; the window's
-        self._preview: _Task | None = None  # the newest one wanted; the window's
         self._next_id = 1
         self._listed: tuple[tuple[int, JobState], ...] = ()
         # Shared with the worker, and only touched while holding `_wakeup`.
@@ -189,21 +190,21 @@ class JobRunner(QObject):
 
     def preview(
         self,
+        slot: str,
         function: Callable[[Job], T],
         on_done: Callable[[T], None],
         on_error: Callable[[BaseException], None],
     ) -> int:
-        """Run ``function`` as soon as no session job waits, in place of any earlier preview."""
-        self.cancel_preview()
-        task = _Task(self._next_id, "", function, on_done, on_error, _Kind.PREVIEW)
-        self._preview = self._admit(task)
-        return task.id
+        """Run ``function`` as soon as no session job waits, in place of an earlier one for ``slot``."""
+        self.cancel_preview(slot)
+        task = _Task(self._next_id, "", function, on_done, on_error, _Kind.PREVIEW, slot)
+        return self._admit(task).id
 
-    def cancel_preview(self) -> None:
-        """Forget the preview that is wanted, if there is one; its callbacks never come."""
-        task, self._preview = self._preview, None
-        if task is not None:
-            self._withdraw(task)
+    def cancel_preview(self, slot: str) -> None:
+        """Forget the preview for ``slot``, if there is one; its callbacks never come."""
+        for task in tuple(self._tasks.values()):
+            if task.kind is _Kind.PREVIEW and task.slot == slot:
+                self._withdraw(task)
 
     def cancel(self, job_id: int) -> None:
         """Ask a job to stop; one that still waits is gone at once."""
@@ -213,10 +214,10 @@ class JobRunner(QObject):
             self._announce()
 
     def cancel_all(self) -> None:
-        """Ask every task to stop."""
-        self.cancel_preview()
+        """Ask every session and idle job to stop; previews end with whoever waits for them."""
         for task in tuple(self._tasks.values()):
-            self._withdraw(task)
+            if task.kind is not _Kind.PREVIEW:
+                self._withdraw(task)
         self._announce()
 
     def shut_down(self, timeout: float | None = None) -> bool:
@@ -226,7 +227,9 @@ class JobRunner(QObject):
             False when the running job did not notice within ``timeout`` seconds. The thread then
             ends with that job; Python waits for it before the process exits.
         """
-        self.cancel_all()
+        for task in tuple(self._tasks.values()):
+            self._withdraw(task)
+        self._announce()
         with self._wakeup:
             self._stopping = True
             self._wakeup.notify()
@@ -284,10 +287,8 @@ class JobRunner(QObject):
             self.idled.emit()
 
     def _deliver(self, task: _Task) -> None:
-        if task.kind is _Kind.PREVIEW:
-            if task.withdrawn:
-                return
-            self._preview = None
+        if task.kind is _Kind.PREVIEW and task.withdrawn:
+            return
         if task.error is None:
             task.on_done(task.result)
         elif not isinstance(task.error, Cancelled):

@@ -9,7 +9,7 @@ from PySide6.QtCore import QByteArray, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QPaintEvent
 from PySide6.QtWidgets import QLayout, QMainWindow, QStackedWidget
 
-from engine import METRICS, Change, ExportReport, LayerId, Part, Snapshot
+from engine import METRICS, Change, EngineError, ExportReport, LayerId, Part, Snapshot
 from gui import dialogs, errors, help_dialogs
 from gui import format as fmt
 from gui.actions import Actions, Context, full_text
@@ -86,6 +86,7 @@ class MainWindow(QMainWindow):
         document.changed.connect(self._follow)
         document.exported.connect(self._tell_exported)
         document.recipe_saved.connect(self._tell_saved)
+        document.unmeasured.connect(self._tell_unmeasured)
         if not quiet:
             document.failed.connect(partial(errors.show_error, self))
             document.answerer = partial(dialogs.answer, document, self)
@@ -243,6 +244,13 @@ class MainWindow(QMainWindow):
 
     def _tell_saved(self, files: tuple[str, ...]) -> None:
         self._notify(self.tr("Saved %s") % ", ".join(files))
+
+    def _tell_unmeasured(self, key: str, error: EngineError) -> None:
+        self._notify(
+            self.tr("{metric} could not be taken: {cause}")
+            .replace("{metric}", self.tr(METRICS[key].title))
+            .replace("{cause}", fmt.visible(str(error)))
+        )
 
     def _notify(self, text: str) -> None:
         self.statusBar().showMessage(text, _NOTICE_MS)

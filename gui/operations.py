@@ -1,7 +1,7 @@
 """What a user can do to the model: one function per verb.
 
 Menu, toolbar, shortcut, command palette, context menu, drop and test call the same function. What
-a verb needs, such as a path, is its argument: whoever calls asks for it (``gui/dialogs.py``).
+a verb needs, such as a path, is its argument: whoever calls asks for it (``gui/dialogs``).
 """
 
 from pathlib import Path

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import PurePath
 from typing import Any
 
 from engine import (
@@ -77,8 +76,9 @@ class Printer:
         nodes = [one for one in _nodes(profile.root, 0) if one[1].total >= LEAST_SHARE * every]
         cells = [
             [
-                "  " * depth + node.name, where(node), str(node.calls), _time(node.own),
-                _time(node.total), fmt.percent(node.total / every if every else None),
+                "  " * depth + node.name, fmt.place(node.file, node.line), str(node.calls),
+                _time(node.own), _time(node.total),
+                fmt.percent(node.total / every if every else None),
             ]
             for depth, node in nodes
         ]  # fmt: skip
@@ -101,7 +101,7 @@ class Printer:
             ]  # fmt: skip
             self._table(
                 ["Line", "Hits", "Time", "Share", "Source"], cells, texts=0, last_is_text=True,
-                title=f"{function.name} of {short_file(function.file)}",
+                title=f"{function.name} of {fmt.short_file(function.file)}",
             )  # fmt: skip
         self._say(f"{profile.runs} passes ({_conditions(profile.conditions)})")
 
@@ -203,20 +203,6 @@ def whole(series: Series) -> Iterator[str]:
             f"overhead {_time(overhead.difference)} ({fmt.percent(overhead.share)}), "
             f"{overhead.cause}"
         )
-
-
-def where(node: CallNode) -> str:
-    """Where a function is defined, in short; a function in C is nowhere."""
-    return f"{short_file(node.file)}:{node.line}" if node.file else ""
-
-
-def short_file(name: str) -> str:
-    """The end of a path that says which file it is."""
-    parts = PurePath(name).parts
-    for root in ("site-packages", "dist-packages"):
-        if root in parts:
-            return "/".join(parts[len(parts) - parts[::-1].index(root) :])
-    return "/".join(parts[-2:])
 
 
 def _nodes(node: CallNode, depth: int) -> Iterator[tuple[int, CallNode]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from engine.datasets import tensors, torchvision_classes
@@ -81,13 +82,14 @@ def _fitted(request: DataRequest, info: ModelInfo, job: Job) -> DataSet:
         for source, places in (stored.training, stored.validation)
     )
     form = _form(validation, stored.name, job)
+    pictures = prepare.chosen or not _is_prepared(stored)
     return DataSet(
         stored.name,
         stored.classes,
         training,
         validation,
-        f"{stored.description} {described(prepare, info)}",
-        preprocessing=prepare.how,
+        f"{stored.description} {described(prepare, info, pictures)}",
+        preprocessing=prepare.how if pictures else None,
         pixelwise=form is not None and form[1].dim() == 2,
     )
 
@@ -111,6 +113,12 @@ def _stored(request: DataRequest, job: Job) -> Stored:
         f"Choose one of those built in: {known}; a folder of pictures, torchvision:CLASS:FOLDER, "
         "a file of tensors (.npz, .safetensors), or a Python factory.",
     )
+
+
+def _is_prepared(stored: Stored) -> bool:
+    """Whether samples are numbers that somebody made of pictures already: bytes are pictures."""
+    source, _ = stored.validation
+    return isinstance(source, tensors.Rows) and source.inputs.dtype != torch.uint8
 
 
 def _rows_of(data: DataSet) -> Stored:

@@ -80,7 +80,10 @@ def check_preprocessing(how: Preprocessing) -> None:
             "Give both for each channel, or neither.",
         )
     if not all(np.isfinite(how.mean)) or not all(0 < one < np.inf for one in how.std):
-        raise DataSetMismatch("A standard deviation or mean is not usable.", "Give numbers > 0.")
+        raise DataSetMismatch(
+            "A mean or a standard deviation is not usable.",
+            "Give finite means, and standard deviations above zero.",
+        )
 
 
 def sample_of(picture: Image.Image, how: Preprocessing) -> Tensor:

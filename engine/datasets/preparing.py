@@ -91,7 +91,8 @@ class Preparation:
             found = torch.as_tensor(target)
         except (TypeError, ValueError, RuntimeError) as error:
             raise _no_label(self.data) from error
-        if found.is_complex() or bool((found != found.trunc()).any()):
+        fractions = found.is_floating_point() and bool((found != found.trunc()).any())
+        if found.is_complex() or fractions:
             raise _no_label(self.data)
         found = found.squeeze() if found.numel() == 1 else found
         if found.dim() == 2 and self.how is not None:
@@ -148,10 +149,10 @@ def fitted(wanted: tuple[int, ...]) -> Preprocessing | None:
     return Preprocessing("RGB" if channels == 3 else "grey", (max(sides),), tuple(sides))
 
 
-def described(preparing: Preparation, info: ModelInfo) -> str:
+def described(preparing: Preparation, info: ModelInfo, pictures: bool) -> str:
     """How samples are prepared, as a sentence."""
     how = preparing.how
-    if how is None:
+    if how is None or not pictures:
         return "Samples are taken as they are."
     if preparing.chosen:
         origin = "as set by hand"

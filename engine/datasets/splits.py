@@ -219,7 +219,13 @@ class DataSet:
     @property
     def broken(self) -> dict[str, str]:
         """Samples that were skipped so far: name and reason."""
-        return {**self.training.broken, **self.validation.broken}
+        training, validation = self.training.broken, self.validation.broken
+        # Halves that count from one each give the same name to two samples.
+        twice = set[str]() if training is validation else training.keys() & validation.keys()
+        told = {
+            f"{name} (training)" if name in twice else name: why for name, why in training.items()
+        }
+        return told | validation
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ class Run:
     def _pass(self, now: Now, layers: bool, within: AbstractContextManager[Any]) -> None:
         origins = _Origins(self.model, now) if layers and self.settings.backward else None
         told = origins.note if origins else now
-        with following(self.model, told) if layers else nullcontext(), self._autocast():
+        with following(self.model, told) if layers else nullcontext(), self.autocast():
             told(ROOT)
             with within:
                 result = self.model(*self.inputs)
@@ -149,7 +149,8 @@ class Run:
         now(None)
         self.model.zero_grad(set_to_none=True)
 
-    def _autocast(self) -> AbstractContextManager[object]:
+    def autocast(self) -> AbstractContextManager[object]:
+        """What the model's operators run within: lower precision where the settings say so."""
         if not self.settings.autocast:
             return nullcontext()
         return torch.autocast(self.device.type, _autocast_dtype(self.device))

@@ -22,6 +22,9 @@ from engine.requests import RunSettings
 RUNS = 10
 _WARM_UP_RUNS = 2
 
+_Holders = dict[CodeType, list[FunctionType]]
+"""The functions that hold each code; decorated in the same place, several share one."""
+
 _PLUMBING = nn.Module.__call__.__code__.co_filename  # it leads to other layers
 
 
@@ -56,7 +59,7 @@ def profile_lines(
         for _ in range(_WARM_UP_RUNS):
             run.once()
             job.advance()
-        called = _called(run, module, forward) if follow else []
+        called = _called(run, module, forward) if follow else {}
         job.advance()
         functions = _timed(run, module, forward, called, job)
     if not functions[0].seconds:
@@ -103,9 +106,9 @@ def _source(code: CodeType) -> tuple[list[str], int] | None:
 # -- the functions that a forward calls
 
 
-def _called(run: Run, module: nn.Module, forward: FunctionType) -> list[CodeType]:
+def _called(run: Run, module: nn.Module, forward: FunctionType) -> _Holders:
     """Functions with Python source that the forward calls itself, in order of their first call."""
-    codes: dict[CodeType, None] = {}
+    codes: dict[CodeType, dict[str, Any]] = {}
     own_name = next(iter(forward.__code__.co_varnames), "")  # of the module, usually “self”
 
     def look(frame: FrameType, event: str, _argument: Any) -> None:
@@ -113,7 +116,7 @@ def _called(run: Run, module: nn.Module, forward: FunctionType) -> list[CodeType
         if event != "call" or caller is None or caller.f_code is not forward.__code__:
             return
         if caller.f_locals.get(own_name) is module and code.co_filename != _PLUMBING:
-            codes[code] = None
+            codes[code] = frame.f_globals
 
     before = sys.getprofile()
     sys.setprofile(look)
@@ -121,14 +124,34 @@ def _called(run: Run, module: nn.Module, forward: FunctionType) -> list[CodeType
         run.once()
     finally:
         sys.setprofile(before)
-    return [code for code in codes if code is not forward.__code__ and _source(code) is not None]
+    codes.pop(forward.__code__, None)
+    found = {code: _holders(code, names) for code, names in codes.items() if _source(code)}
+    return {code: functions for code, functions in found.items() if functions}
+
+
+def _holders(code: CodeType, names: dict[str, Any]) -> list[FunctionType]:
+    """Functions that run the code, among what the collector knows and by its name.
+
+    The collector alone does not do: it says nothing of what was frozen (:func:`gc.freeze`).
+    """
+    found = [one for one in gc.get_referrers(code) if isinstance(one, FunctionType)]
+    first, *rest = code.co_qualname.split(".")
+    named: Any = names.get(first)
+    for part in rest:
+        named = inspect.getattr_static(named, part, None)
+    while named is not None:
+        named = getattr(named, "__func__", named)
+        if isinstance(named, FunctionType) and named.__code__ is code and named not in found:
+            found.append(named)
+        named = getattr(named, "__wrapped__", None)
+    return found
 
 
 # -- timing
 
 
 def _timed(
-    run: Run, module: nn.Module, forward: FunctionType, called: list[CodeType], job: Job
+    run: Run, module: nn.Module, forward: FunctionType, called: _Holders, job: Job
 ) -> tuple[SourceFunction, ...]:
     profiler = LineProfiler()
     with _own_forward(module, forward, profiler) as own, _watched(called, profiler) as others:
@@ -146,7 +169,9 @@ def _own_forward(
     """Have the profiler time this module's forward, and nothing but while it runs."""
     bound = module.forward
     if inspect.unwrap(bound) is not bound:  # the decorator holds the function: no room for a copy
-        with _watched([forward.__code__], profiler) as (code,), _forward(module, bound, profiler):
+        holders = _holders(forward.__code__, forward.__globals__) or [forward]
+        own = {forward.__code__: holders}
+        with _watched(own, profiler) as (code,), _forward(module, bound, profiler):
             yield code
         return
     copy = FunctionType(
@@ -155,8 +180,8 @@ def _own_forward(
     )  # fmt: skip
     copy.__kwdefaults__ = forward.__kwdefaults__
     profiler.add_function(copy)  # which gives it a code of its own
-    own = MethodType(copy, bound.__self__) if inspect.ismethod(bound) else copy
-    with _forward(module, own, profiler):
+    method = MethodType(copy, bound.__self__) if inspect.ismethod(bound) else copy
+    with _forward(module, method, profiler):
         yield copy.__code__
 
 
@@ -185,23 +210,20 @@ def _forward(
 
 
 @contextmanager
-def _watched(codes: list[CodeType], profiler: LineProfiler) -> Iterator[list[CodeType]]:
+def _watched(holders: _Holders, profiler: LineProfiler) -> Iterator[list[CodeType]]:
     """Have the profiler time functions wherever they are; the codes that it gives them meanwhile.
 
-    It marks a function by changing its code, and several functions may share one (decorated in
-    the same place), so that all who hold the code are changed, and all get it back.
+    It marks a function by changing its code, so that all who hold the code are changed, and all
+    get it back.
     """
-    holders = [
-        [one for one in gc.get_referrers(code) if isinstance(one, FunctionType)] for code in codes
-    ]
     try:
-        for same in holders:
+        for same in holders.values():
             profiler.add_function(same[0])
             for other in same[1:]:
                 other.__code__ = same[0].__code__
-        yield [same[0].__code__ for same in holders]
+        yield [same[0].__code__ for same in holders.values()]
     finally:
-        for code, same in zip(codes, holders, strict=True):
+        for code, same in holders.items():
             for one in same:
                 one.__code__ = code
 

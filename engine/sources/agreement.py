@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from engine.errors import ModelUnreadable
+from engine.sources.files.naming import plain_name
 
 ALLOWED = 1e-4
 """Largest difference from the file's own outputs, as a share of the largest output."""
@@ -101,5 +102,5 @@ def said(error: BaseException) -> str:
     while error.__context__ is not None and not error.__suppress_context__:
         error = error.__context__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = f"{lines[0][:300]}" if lines else type(error).__name__
+    first = plain_name(lines[0], 300) if lines else type(error).__name__
     return first if first.endswith((".", "!", "?")) else f"{first}."

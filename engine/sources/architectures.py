@@ -110,7 +110,7 @@ def build(source: str, device: str = "cpu", trusted: Collection[str] = frozenset
         ModelUnreadable: it cannot be built with those arguments.
         ConsentNeeded: a factory's code was not allowed to run yet.
     """
-    if _is_factory(source):
+    if is_factory(source):
         from engine.sources.factories import build_from
 
         return build_from(source, frozenset(trusted), device)
@@ -153,7 +153,8 @@ def open_architecture(request: OpenRequest, job: Job) -> OpenedModel:
     return OpenedModel(info, made.model, sample_inputs(inputs), made.source)
 
 
-def _is_factory(source: str) -> bool:
+def is_factory(source: str) -> bool:
+    """Whether the name of an architecture is that of a Python factory."""
     head = source.partition("(")[0]
     return ":" in head and not head.startswith((TORCHVISION, TIMM))
 

@@ -7,10 +7,17 @@ from torch import Tensor, nn
 
 from engine.errors import InputsNeeded, ModelUnreadable
 from engine.job import Job
-from engine.requests import InputSpec, OpenRequest
+from engine.requests import OpenRequest
 from engine.sharing import assign_tensors
-from engine.sources.architectures import DEMO, build
-from engine.sources.description import KEY, inputs_of, read_description, rebuild
+from engine.sources.architectures import DEMO, build, is_factory
+from engine.sources.description import (
+    KEY,
+    inputs_of,
+    read_description,
+    rebuild,
+    require_source_allowed,
+)
+from engine.sources.factories import try_in_child
 from engine.sources.files.contents import Contents
 from engine.sources.files.naming import plain_name
 from engine.sources.files.numpy_files import read_npz
@@ -18,7 +25,7 @@ from engine.sources.files.safetensors_files import read_safetensors, read_shards
 from engine.sources.files.sniffing import Kind
 from engine.sources.files.torch_files import read_torch
 from engine.sources.matching import Match, match
-from engine.sources.opened import OpenedModel
+from engine.sources.opened import OpenedModel, likely_inputs
 from engine.state import ModelInfo
 from engine.tracing import sample_inputs
 
@@ -36,9 +43,11 @@ def open_checkpoint(path: Path, kind: Kind, request: OpenRequest, job: Job) -> O
     if isinstance(found, nn.Module):
         return _open_model(found, path, request)
     if KEY in (found.metadata or {}):
-        return _open_own(found, path, request)
+        return _open_own(found, path, request, job)
     if not found.tensors:
         raise ModelUnreadable(f"{plain_name(path.name)} holds no tensors.")
+    if is_factory(request.architecture):
+        try_in_child(request.architecture, request.trusted, job)
     matched = match(found.tensors, path.stem, request.architecture, request.trusted, job)
     return _open_matched(found, matched, path, request, job)
 
@@ -53,9 +62,12 @@ def _read(path: Path, kind: Kind, request: OpenRequest, job: Job) -> Contents | 
     return read_torch(path, kind, request, job)
 
 
-def _open_own(contents: Contents, path: Path, request: OpenRequest) -> OpenedModel:
+def _open_own(contents: Contents, path: Path, request: OpenRequest, job: Job) -> OpenedModel:
     """A checkpoint that Secateur exported: its description says all."""
     description = read_description(dict(contents.metadata or {}), plain_name(path.name))
+    if is_factory(description.source):
+        require_source_allowed(description, request.trusted)
+        try_in_child(description.source, request.trusted, job)
     model = rebuild(description, contents.read(), request.trusted)
     inputs = request.inputs or inputs_of(description)
     info = ModelInfo(plain_name(path.stem), str(path.resolve()), inputs, description.trained)
@@ -133,21 +145,7 @@ def _open_model(model: nn.Module, path: Path, request: OpenRequest) -> OpenedMod
 
 
 def _inputs_needed(path: Path, model: nn.Module) -> InputsNeeded:
-    guess = _guess(model)
     return InputsNeeded(
         f"Nothing in {plain_name(path.name)} says what the model takes.",
-        details={"inputs": [] if guess is None else [str(guess)]},
+        details={"inputs": [str(one) for one in likely_inputs(model)]},
     )
-
-
-def _guess(model: nn.Module) -> InputSpec | None:
-    """What its first layer suggests."""
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            sides = {1: (1024,), 2: (224, 224), 3: (16, 112, 112)}[len(layer.kernel_size)]
-            return InputSpec((1, layer.in_channels, *sides))
-        if isinstance(layer, nn.Embedding):
-            return InputSpec((1, 128), "int64", layer.num_embeddings)
-        if isinstance(layer, nn.Linear):
-            return InputSpec((1, layer.in_features))
-    return None

@@ -5,24 +5,31 @@ weights with their grids, folded batch norms. It says what the model is, not how
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, field
+from threading import get_ident
 from typing import Annotated, Any
 
 import torch
 from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
-from engine.errors import ModelNotFound, ModelUnreadable
+from engine.errors import ConsentNeeded, ModelNotFound, ModelUnreadable
 from engine.integer_layers import INPUT_RANGE, QUANTIZED, Folded, is_quantized, quantized_from
 from engine.layers import LayerId
 from engine.requests import InputSpec
 from engine.sharing import assign_tensors, own_parameter, replace_module
-from engine.sources.architectures import build
+from engine.sources.architectures import build, is_factory
+from engine.sources.files.naming import plain_name
+from engine.user_code import require_call_allowed
 
 KEY = "secateur"
 VERSION = 2
+_LONGEST_SOURCE = 4000
+_MODULES, _MODULES_PER_TENSOR = 1000, 8  # more than any known architecture has
 
 _STRUCTURE = (
     "in_channels", "out_channels", "groups", "in_features", "out_features",
@@ -120,8 +127,7 @@ def read_description(metadata: dict[str, str], file: str) -> Description:
     """
     if KEY not in metadata:
         raise ModelUnreadable(
-            f"{file} holds tensors only, without the architecture they belong to. "
-            "Other checkpoints than those that Secateur exported cannot be opened yet."
+            f"{file} holds tensors only, without the architecture they belong to."
         )
     try:
         version = TypeAdapter(_Version).validate_json(metadata[KEY]).version
@@ -134,12 +140,14 @@ def read_description(metadata: dict[str, str], file: str) -> Description:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "description"
-        raise ModelUnreadable(f"{file}: {where}: {first['msg']}.") from error
+        raise ModelUnreadable(
+            f"{file}: {plain_name(where)}: {plain_name(first['msg'])}."
+        ) from error
     try:
         inputs_of(found)
     except ValueError as error:
         raise ModelUnreadable(
-            f"{file} describes a model with an unusable input: {error}."
+            f"{file} describes a model with an unusable input: {plain_name(error)}."
         ) from error
     return found
 
@@ -161,12 +169,20 @@ def rebuild(
         ConsentNeeded: it is a factory's, and its code was not allowed to run yet.
         ModelUnreadable: the two do not fit each other.
     """
+    if len(description.source) > _LONGEST_SOURCE:
+        raise ModelUnreadable("The architecture that it names is no name of one.")
     # Without data at first: what a file says of sizes costs no memory before its tensors agree.
     try:
-        model = build(description.source, "meta", trusted).model
+        if is_factory(description.source):
+            require_source_allowed(description, trusted)
+            model = build(description.source, "meta", trusted).model
+        else:
+            with _at_most(_MODULES + _MODULES_PER_TENSOR * len(tensors)):
+                model = build(description.source, "meta").model
     except ModelNotFound as error:
         raise ModelUnreadable(
-            f"It is a checkpoint of “{description.source}”, and there is no such architecture."
+            f"It is a checkpoint of “{plain_name(description.source)}”, and there is no such "
+            "architecture."
         ) from error
     try:
         for name, layer in description.layers.items():
@@ -188,7 +204,7 @@ def rebuild(
     except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelUnreadable(
-            f"The tensors do not fit the described architecture: {first}",
+            f"The tensors do not fit the described architecture: {plain_name(first)}",
             "Export the checkpoint again.",
         ) from error
     quantized: Any
@@ -197,6 +213,40 @@ def rebuild(
         # The one tensor that no file holds.
         quantized.weight_zero_point = torch.zeros(channels, dtype=torch.int64)
     return model.eval()
+
+
+def require_source_allowed(description: Description, trusted: Collection[str]) -> None:
+    """Go on only if the user allowed the very call that the file names; nothing of it has run.
+
+    Raises:
+        ConsentNeeded, ModelNotFound, ModelUnreadable: see :func:`engine.user_code.load_function`.
+    """
+    try:
+        require_call_allowed(description.source, frozenset(trusted))
+    except ConsentNeeded as error:
+        shown = [plain_name(one, _LONGEST_SOURCE) for one in error.details["runs"]]
+        details = {**error.details, "what": plain_name(error.details["what"]), "runs": shown}
+        raise ConsentNeeded(plain_name(error, _LONGEST_SOURCE), error.remedy, details) from error
+    except ModelUnreadable as error:
+        raise ModelUnreadable(plain_name(error), error.remedy) from error
+
+
+@contextmanager
+def _at_most(modules: int) -> Iterator[None]:
+    """Build no more modules than that: arguments in a file may ask for any number of layers."""
+    thread = get_ident()
+
+    def count(_parent: nn.Module, _name: str, _child: nn.Module | None) -> None:
+        nonlocal modules
+        modules -= get_ident() == thread
+        if modules < 0:
+            raise RuntimeError("it has far more layers than there are tensors.")
+
+    handle = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _check_fit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:

@@ -7,14 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from engine.child import run_in_child
-from engine.errors import InputsNeeded, ModelUnreadable
+from engine.errors import ChildFailed, InputsNeeded, ModelUnreadable
 from engine.job import Job
 from engine.requests import InputSpec, OpenRequest
 from engine.sources.architectures import Architecture
+from engine.sources.files.naming import plain_name
 from engine.sources.opened import OpenedModel, likely_inputs, spec_of
 from engine.state import ModelInfo
 from engine.tracing import sample_inputs
-from engine.user_code import FunctionName, load_function, raised, require_allowed
+from engine.user_code import (
+    FunctionName,
+    allowed_here,
+    load_function,
+    raised,
+    require_allowed,
+)
 
 _NOTE = "Weights are as the function made them: random, unless it loaded some."
 
@@ -31,10 +38,7 @@ def open_factory(text: str, request: OpenRequest, job: Job) -> OpenedModel:
         ModelNotFound: there is no such file, module or function.
         ModelUnreadable: the code raised, or made something else.
     """
-    require_allowed(text, request.trusted)
-    job.begin("Building the model in a process of its own")
-    payload = {"text": text, "trusted": sorted(request.trusted)}
-    run_in_child("engine.sources.factories:try_factory", payload, job)
+    try_in_child(text, request.trusted, job)
     job.begin("Building the model")
     made = build_from(text, request.trusted)
     inputs = request.inputs or made.inputs
@@ -48,8 +52,26 @@ def open_factory(text: str, request: OpenRequest, job: Job) -> OpenedModel:
     return OpenedModel(info, made.model, sample_inputs(inputs), text)
 
 
+def try_in_child(text: str, trusted: Collection[str], job: Job) -> None:
+    """Build what the text names once in a process of its own: what ends a process, ends that one.
+
+    Raises:
+        ConsentNeeded, ModelNotFound, ModelUnreadable: see :func:`open_factory`.
+    """
+    require_allowed(text, frozenset(trusted))
+    job.begin("Building the model in a process of its own")
+    payload = {"text": text, "trusted": sorted(allowed_here().union(trusted))}
+    try:
+        run_in_child("engine.sources.factories:try_factory", payload, job)
+    except ChildFailed as error:
+        raise ModelUnreadable(
+            f"{plain_name(text)} ended the process that called it. {error}",
+            "Mend the function, then open it again.",
+        ) from error
+
+
 def try_factory(payload: dict[str, Any]) -> None:
-    """In the child: build the model once; what ends a process, ends this one."""
+    """In the child: build the model once."""
     build_from(payload["text"], payload["trusted"])
 
 

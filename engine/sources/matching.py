@@ -7,7 +7,7 @@ that a match is usually found after a few.
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from math import log
@@ -124,7 +124,7 @@ def match(
     for fit in _fits(found, what, job):
         for better in chain((fit,), _variants(found, fit)):
             if better.full:
-                return _matched(found, better)
+                return _matched(found, *_told_apart(better, what))
         ordered = next(_in_order(found, fit), fit)
         if ordered.in_order or ordered.share > _LEAST_SHARE:
             fits.append(ordered)
@@ -151,11 +151,25 @@ def _renamed(tensors: Mapping[str, Stored]) -> _Found:
     return _Found({name: tensors[file] for name, file in files.items()}, files)
 
 
-def _matched(found: _Found, fit: _Fit) -> Match:
+def _told_apart(fit: _Fit, what: str) -> tuple[_Fit, str]:
+    """The fit of the architecture that the file is named after, where two have the same tensors.
+
+    With it, a note of the other one: they differ in what no tensor shows.
+    """
+    base, sign, arguments = fit.source.partition("(")
+    counts = _counts()
+    for twin in (one for one in counts if one != base and counts[one] == counts.get(base)):
+        if _signature(twin) == _signature(base):
+            source, other = (twin, base) if twin.partition(":")[2] in what else (base, twin)
+            fit = replace(fit, source=source + sign + arguments)
+            return fit, f"{other} has the same tensors; choose it if it was trained as that."
+    return fit, ""
+
+
+def _matched(found: _Found, fit: _Fit, twin: str = "") -> Match:
     shown = fit.source.partition(":")[2] or fit.source
     notes = [f"This is {shown}: {len(fit.names):,} of {fit.total:,} tensors match."]
-    if fit.note:
-        notes.append(fit.note)
+    notes += filter(None, (fit.note, twin))
     if fit.left:
         notes.append(f"{len(fit.left):,} tensors of auxiliary heads are left out.")
     names = fit.names if fit.in_order else {name: found.files[name] for name in fit.names}
@@ -257,11 +271,19 @@ def _in_order(found: _Found, fit: _Fit) -> Iterator[_Fit]:
     if len(names) != len(wanted):
         return
     for order in (names, sorted(names, key=_natural)):
-        if [found.tensors[name].shape for name in order] == shapes:
+        same = [found.tensors[name].shape for name in order] == shapes
+        # A batch norm's four tensors have one shape: sorted by name, its bias comes first.
+        if same and all(map(_may_be, order, wanted)):
             pairs = {want: found.files[name] for want, name in zip(wanted, order, strict=True)}
             note = "Its names differ; the shapes match in order."
             yield _Fit(fit.source, fit.wanted, pairs, note=note, in_order=True)
             return
+
+
+def _may_be(name: str, wanted: str) -> bool:
+    """Whether the last parts of two names do not say that they are different things."""
+    roles = {one.rpartition(".")[2] for one in (name, wanted)}
+    return len(roles) == 1 or not roles <= set(_ROLES)
 
 
 def _natural(name: str) -> tuple[list[tuple[bool, int, str]], int]:

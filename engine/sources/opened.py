@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from engine.errors import ConsentNeeded, ModelUnreadable
 from engine.requests import DTYPES, InputSpec, OpenRequest
+from engine.sources.files.naming import plain_name
 from engine.state import ModelInfo
 
 
@@ -84,7 +85,10 @@ def likely_inputs(model: nn.Module) -> tuple[InputSpec, ...]:
             return (InputSpec((1, 128), "int64", weight.shape[0]),)
         sides = {2: (), 3: (1024,), 4: (224, 224), 5: (16, 112, 112)}.get(weight.dim())
         if sides is not None:
-            return (InputSpec((1, weight.shape[1], *sides)),)
+            # A convolution in groups, or a transposed one, says less by its weight.
+            said = getattr(module, "in_channels", None)
+            width = said if isinstance(said, int) else weight.shape[1]
+            return (InputSpec((1, width, *sides)),)
     return ()
 
 
@@ -105,5 +109,5 @@ def require_consent(
     if digest not in request.trusted:
         raise ConsentNeeded(
             f"Opening {what} runs code that it names. {reason}",
-            details={"digest": digest, "what": what, "runs": list(runs)},
+            details={"digest": digest, "what": what, "runs": list(map(plain_name, runs))},
         )

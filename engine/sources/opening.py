@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from engine.errors import ModelUnreadable
+from engine.errors import ChildFailed, ModelUnreadable
 from engine.job import Job
 from engine.lazy import resolve
 from engine.requests import OpenRequest
@@ -43,14 +43,20 @@ def open_source(request: OpenRequest, job: Job) -> OpenedModel:
     """
     source = request.source
     if source == DEMO:
-        return _demo()
+        return _demo(request)
     if source.startswith(_CATALOGUES):
         return open_architecture(request, job)
     if names_function(source) and not os.path.lexists(source):
         opened: OpenedModel = resolve("engine.sources.factories:open_factory")(source, request, job)
         return opened
     if _is_path(source):
-        return _file(Path(source), request, job)
+        try:
+            return _file(Path(source), request, job)
+        except OSError as error:  # it was there, and went or changed its rights meanwhile
+            raise ModelUnreadable(
+                f"{plain_name(Path(source).name)} could not be opened: {error.strerror or error}.",
+                "Try again.",
+            ) from error
     return open_architecture(request, job)
 
 
@@ -68,13 +74,13 @@ _SUFFIXES = frozenset(
 )
 
 
-def _demo() -> OpenedModel:
+def _demo(request: OpenRequest) -> OpenedModel:
     architecture = build(DEMO)
     tensors, _ = read_tensors(resource(demo.WEIGHTS))
     assign_tensors(architecture.model, tensors)
-    info = ModelInfo("digits_net", DEMO, architecture.inputs, trained=True, task=architecture.task)
-    inputs = sample_inputs(architecture.inputs)
-    return OpenedModel(info, architecture.model, inputs, DEMO, demo.DATA)
+    inputs = request.inputs or architecture.inputs
+    info = ModelInfo("digits_net", DEMO, inputs, trained=True, task=architecture.task)
+    return OpenedModel(info, architecture.model, sample_inputs(inputs), DEMO, demo.DATA)
 
 
 def _file(path: Path, request: OpenRequest, job: Job) -> OpenedModel:
@@ -85,7 +91,12 @@ def _file(path: Path, request: OpenRequest, job: Job) -> OpenedModel:
             "makes the model.",
             f"Name the function: {plain_name(path.name)}:build, perhaps with arguments.",
         )
-    if kind in _STRUCTURES:
-        opened: OpenedModel = resolve(_STRUCTURES[kind])(path, request, job)
-        return opened
-    return open_checkpoint(path, kind, request, job)
+    try:
+        if kind in _STRUCTURES:
+            opened: OpenedModel = resolve(_STRUCTURES[kind])(path, request, job)
+            return opened
+        return open_checkpoint(path, kind, request, job)
+    except ChildFailed as error:
+        raise ModelUnreadable(
+            f"{plain_name(path.name)} could not be opened: the process that tried ended. {error}"
+        ) from error

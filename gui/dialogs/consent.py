@@ -61,6 +61,11 @@ class ConsentDialog(Question):
         self.say(self.tr("It would call:"))
         self.lines(runs, "consent_runs")
 
+    def follow(self, change: Change) -> None:
+        """Close without an answer when the model that was asked about is replaced."""
+        if change.parts & Part.MODEL:
+            self.reject()
+
     def _copy(self) -> None:
         QGuiApplication.clipboard().setText(self._text)
 

@@ -24,7 +24,7 @@ from gui.document import Document
 from gui.theme import Theme
 from gui.views.amount_field import ignore_wheel_without_focus
 from gui.views.picture_strip import PictureStrip
-from gui.widgets import named, row
+from gui.widgets import breakable, named, row
 
 _SHOWN: Final = 6
 _TYPING_MS: Final = 400
@@ -162,7 +162,7 @@ class DataDialog(Question):
             request = self.request
         except ValueError as error:
             self._typing.stop()
-            self._document.cancel_preview()
+            self._document.cancel_preview("data")
             self._asked = None
             self._pictures.say("")
             self._say(str(error))
@@ -197,7 +197,7 @@ class DataDialog(Question):
             self._say(f"{found} {found.remedy}")
 
     def _say(self, text: str) -> None:
-        self._message.setText(text)
+        self._message.setText(breakable(text))
 
     def _ask_consent(self) -> None:
         if self._consent is None:
@@ -213,7 +213,7 @@ class DataDialog(Question):
 
     def _end(self) -> None:
         self._typing.stop()
-        self._document.cancel_preview()
+        self._document.cancel_preview("data")
 
     def accept(self) -> None:
         request = self.request

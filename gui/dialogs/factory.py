@@ -17,7 +17,7 @@ from PySide6.QtWidgets import (
 
 from engine import FunctionName
 from gui.dialogs.question import Question
-from gui.widgets import named, row
+from gui.widgets import breakable, named, row
 
 PYTHON_SUFFIX: Final = ".py"
 _MOST_BYTES: Final = 1 << 20  # of a file whose functions are listed
@@ -128,9 +128,9 @@ class FactoryDialog(Question):
 
     def _check(self) -> None:
         try:
-            self._message.setText(self.factory)
+            self._message.setText(breakable(self.factory))
         except ValueError as error:
-            self._message.setText(str(error))
+            self._message.setText(breakable(str(error)))
             self._accept.setEnabled(False)
             return
         self._accept.setEnabled(True)

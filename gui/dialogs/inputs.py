@@ -18,7 +18,7 @@ from gui import format as fmt
 from gui.dialogs.question import Question
 from gui.views.amount_field import ignore_wheel_without_focus
 from gui.views.parts import set_property
-from gui.widgets import column, named, plain_label, row
+from gui.widgets import breakable, column, named, plain_label, row
 
 _USUAL: Final = InputSpec((1, 3, 224, 224))
 _MOST_BATCH: Final = 65_536
@@ -122,10 +122,10 @@ class InputsDialog(Question):
         try:
             inputs = self.inputs
         except ValueError as error:
-            self._message.setText(str(error))
+            self._message.setText(breakable(str(error)))
             self._accept.setEnabled(False)
             return
-        self._message.setText(", ".join(fmt.input_text(one) for one in inputs))
+        self._message.setText(breakable(", ".join(fmt.input_text(one) for one in inputs)))
         self._accept.setEnabled(True)
         self._follow_batch(inputs[0])
 

@@ -62,6 +62,8 @@ def _ask_consent(document: Document, parent: QWidget, request: Request, error: E
             operations.choose_data(document, replace(request, trusted=trusted))
 
     dialog.allowed.connect(allow)
+    if not opens:
+        document.changed.connect(dialog.follow)
     dialog.open()
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from pathlib import PurePath
 from typing import Any
 
 from PySide6.QtCore import QAbstractItemModel, QModelIndex, QObject, QPersistentModelIndex, Qt
@@ -70,7 +69,7 @@ class CallModel(QAbstractItemModel):
         """A call in full."""
         texts = [
             node.name,
-            where(node),
+            fmt.place(node.file, node.line),
             self.tr("{total} with all it calls, {own} of its own").format(
                 total=fmt.quantity(node.total, "s"), own=fmt.quantity(node.own, "s")
             ),
@@ -89,7 +88,7 @@ class CallModel(QAbstractItemModel):
                 return node.own
             case CallColumn.CALLS:
                 return node.calls
-        return where(node)
+        return fmt.place(node.file, node.line)
 
     def _text(self, node: CallNode, column: CallColumn) -> str:
         value = self._value(node, column)
@@ -177,10 +176,3 @@ class CallModel(QAbstractItemModel):
             CallColumn.CALLS: (self.tr("Calls"), self.tr("How often this caller called it")),
             CallColumn.WHERE: (self.tr("Where"), self.tr("File and line of its definition")),
         }  # fmt: skip
-
-
-def where(node: CallNode) -> str:
-    """File and line, the last two parts of the path; built-in functions have none."""
-    if not node.line:
-        return ""
-    return f"{'/'.join(PurePath(node.file).parts[-2:])}:{node.line}"

@@ -77,6 +77,7 @@ class CostQueue(QObject):
     def stop(self) -> None:
         """Forget all that wait, and stop the one that runs."""
         running, self._running = self._running, None
+        self._answers = []  # so that one which is under way is not taken for the next
         self._wishes.clear()
         self.done = self.total = 0
         if running is not None:
@@ -104,11 +105,11 @@ class CostQueue(QObject):
 
         energy = self.tr("Estimating energy of %s") % wish.name
         title = energy if wish.what == "energy" else self.tr("Measuring latency of %s") % wish.name
-        on_done = partial(self._deliver, wish)
-        self._running = self._jobs.submit(title, work, on_done, self._give_up, idle=True)
+        on_done, on_error = partial(self._deliver, wish, answers), partial(self._give_up, answers)
+        self._running = self._jobs.submit(title, work, on_done, on_error, idle=True)
 
-    def _deliver(self, wish: _Wish, cost: CatalogueCost) -> None:
-        if self._running is None:  # stopped when it had just ended
+    def _deliver(self, wish: _Wish, answers: list[CatalogueCost], cost: CatalogueCost) -> None:
+        if answers is not self._answers:  # stopped meanwhile, perhaps another asked for since
             return
         self._running = None
         self._wishes.popleft()
@@ -116,9 +117,10 @@ class CostQueue(QObject):
         self.costed.emit(wish.source, wish.what, cost)
         self._go_on()
 
-    def _give_up(self, error: BaseException) -> None:
-        self._running = None
-        self.stop()
+    def _give_up(self, answers: list[CatalogueCost], error: BaseException) -> None:
+        if answers is self._answers:
+            self._running = None
+            self.stop()
         self.failed.emit(error)
 
     def _notice_stop(self) -> None:

@@ -49,8 +49,8 @@ class Figure:
     skipped: int = 0
 
 
-def figure(snapshot: Snapshot, metric: Metric, tr: Translate = str) -> Figure:
-    """The card of that metric."""
+def figure(snapshot: Snapshot, metric: Metric, tr: Translate = str, problem: str = "") -> Figure:
+    """The card of that metric; ``problem`` says why it could not be taken, if that was tried."""
     now = snapshot.current.table.get(metric.key)
     before = snapshot.base.table.get(metric.key)
     meaningless = metric.key == "accuracy" and not snapshot.model.trained
@@ -62,13 +62,13 @@ def figure(snapshot: Snapshot, metric: Metric, tr: Translate = str) -> Figure:
     return Figure(
         metric=metric,
         value=fmt.metric_value(metric, value),
-        why="" if value else _why(snapshot, metric, tr),
+        why="" if value else _why(snapshot, metric, problem, tr),
         base=fmt.metric_number(metric, numbers[0]) if edited else "",
         change=fmt.change(metric, *numbers) if edited else "",
         verdict=fmt.verdict(metric, *numbers) if edited and not fmt.overlap(base, value) else "",
         limit=fmt.bound_text(status.limit, tr) if status else "",
         met=status.met if status else None,
-        tooltip=_tooltip(metric, now, value, base, status, tr),
+        tooltip=_tooltip(metric, now, value, base, status, tr, "" if value else problem),
         needs_data=_needs_data(snapshot, metric) and value is None,
         title=_title(metric, now, tr),
         skipped=int(now.conditions.get("skipped", 0)) if value is not None and now else 0,
@@ -91,7 +91,9 @@ def _needs_data(snapshot: Snapshot, metric: Metric) -> bool:
     return metric.key == "accuracy" and snapshot.data is None and snapshot.model.trained
 
 
-def _why(snapshot: Snapshot, metric: Metric, tr: Translate) -> str:
+def _why(snapshot: Snapshot, metric: Metric, problem: str, tr: Translate) -> str:
+    if problem and (metric.key != "accuracy" or snapshot.model.trained):
+        return tr("could not be taken")
     if metric.key != "accuracy":
         measured = metric.provenance.value == "measured"
         return tr("not measured yet") if measured else tr("no value")
@@ -107,10 +109,12 @@ def _tooltip(
     base: Quantity | None,
     status: LimitStatus | None,
     tr: Translate,
+    problem: str,
 ) -> str:
     judge = _judge(series) if metric.key == "accuracy" else ""
     meaning = tr("{metric} on the validation data.").format(metric=judge)
     lines = [tr(metric.title), meaning if judge else tr(MEANINGS.get(metric.key, ""))]
+    lines.append(problem)
     if value is not None:
         lines.append(f"{fmt.metric_value(metric, value)}, {tr(metric.provenance.value)}")
         if interval := fmt.interval(metric, value):

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QAbstractItemView, QMenu, QToolButton, QTreeView, 
 
 from engine import CallProfile
 from gui import format as fmt
-from gui.models.call_model import CallColumn, CallModel, where
+from gui.models.call_model import CallColumn, CallModel
 from gui.models.cells import CellRole
 from gui.models.sorting import AbsentLast
 from gui.theme import Theme
@@ -48,11 +48,11 @@ class CallTree(QWidget):
         """Show this profile."""
         self._profile = profile
         self._model.set_profile(profile)
-        self._caption.show_text(
-            self.tr("{runs} runs, {time} together; tracing itself takes time as well").format(
-                runs=profile.runs, time=fmt.quantity(profile.root.total, "s")
-            )
+        text = self.tr("{runs} runs, {time} together; tracing itself takes time as well").format(
+            runs=profile.runs, time=fmt.quantity(profile.root.total, "s")
         )
+        holds = fmt.conditions_text(profile.conditions, self.tr)
+        self._caption.show_text(" · ".join(part for part in (text, holds) if part))
         self.expand_hottest()
 
     def expand_hottest(self) -> None:
@@ -80,7 +80,10 @@ class CallTree(QWidget):
         indexes = self._tree.selectionModel().selectedRows()
         nodes = [self._model.node(self._proxy.mapToSource(index)) for index in indexes]
         header = ["function", "total (s)", "own (s)", "calls", "where"]
-        rows = [[one.name, one.total, one.own, one.calls, where(one)] for one in nodes]
+        rows = [
+            [one.name, one.total, one.own, one.calls, fmt.place(one.file, one.line)]
+            for one in nodes
+        ]
         QGuiApplication.clipboard().setText(fmt.delimited([header, *rows], "\t"))
 
     def _make_tree(self, theme: Theme) -> None:

@@ -65,7 +65,6 @@ class EditPanel(QWidget):
         self._wait = self._timer(_BUSY, self._busy.show)
         document.changed.connect(self._on_changed)
         document.busy_changed.connect(self._on_busy)
-        document.failed.connect(self._stop_waiting)
         selection.changed.connect(self.refresh)
         self.refresh()
 
@@ -270,9 +269,8 @@ class EditPanel(QWidget):
     def _forget_preview(self) -> None:
         self._rest.stop()
         self._stop_waiting()
-        self._document.cancel_preview()
+        self._document.cancel_preview("edit")
 
-    @Slot()
     def _stop_waiting(self) -> None:
         self._wait.stop()
         self._busy.hide()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt, Signal, Slot
 from PySide6.QtWidgets import QFrame, QWidget
 
-from engine import METRICS, Change, Snapshot
+from engine import METRICS, Change, EngineError, Part, Snapshot
 from gui.models.figures import figure
 from gui.theme import Theme
 from gui.views.figure_card import FigureCard
@@ -16,6 +16,8 @@ from gui.widgets import row
 if TYPE_CHECKING:
     from gui.document import Document
 
+# With these another state is shown, and what could not be taken of the last one is tried again.
+_RENEWING = Part.MODEL | Part.LAYERS | Part.HISTORY | Part.DATA
 _ORDER = ("accuracy", "energy", "latency", "macs", "size", "parameters")
 
 
@@ -38,6 +40,7 @@ class FiguresStrip(QWidget):
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         layout = row(self, spacing=0)
         self._cards: dict[str, FigureCard] = {}
+        self._problems: dict[str, str] = {}  # by metric: why it could not be taken
         for key in _ORDER:
             card = FigureCard(METRICS[key], theme, self)
             card.data_wanted.connect(self.data_wanted)
@@ -47,7 +50,9 @@ class FiguresStrip(QWidget):
                 layout.addWidget(_divider())
             layout.addWidget(card, 5 if key == "accuracy" else 4)  # it may hold a button
             self._cards[key] = card
+        self._document = document
         document.changed.connect(self._on_changed)
+        document.unmeasured.connect(self._on_unmeasured)
         self._show(document.snapshot)
 
     def card(self, key: str) -> FigureCard:
@@ -56,11 +61,20 @@ class FiguresStrip(QWidget):
 
     @Slot(object)
     def _on_changed(self, change: Change) -> None:
+        if change.parts & _RENEWING:
+            self._problems.clear()
         self._show(change.snapshot)
+
+    @Slot(str, object)
+    def _on_unmeasured(self, key: str, error: EngineError) -> None:
+        self._problems[key] = f"{error} {error.remedy}"
+        self._show(self._document.snapshot)
 
     def _show(self, snapshot: Snapshot | None) -> None:
         for key, card in self._cards.items():
-            card.show_figure(figure(snapshot, METRICS[key], self.tr) if snapshot else None)
+            problem = self._problems.get(key, "")
+            shown = figure(snapshot, METRICS[key], self.tr, problem) if snapshot else None
+            card.show_figure(shown)
 
 
 def _divider() -> QFrame:

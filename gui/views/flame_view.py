@@ -76,7 +76,9 @@ class FlameView(QWidget):
             return ""
         calls = fmt.count(len(self._profile.calls))
         time = fmt.quantity(self._profile.seconds, "s")
-        return self.tr("pass {time}, {calls} calls").format(time=time, calls=calls)
+        text = self.tr("pass {time}, {calls} calls").format(time=time, calls=calls)
+        holds = fmt.conditions_text(self._profile.conditions, self.tr)
+        return " · ".join(part for part in (text, holds) if part)
 
     def _lay_out(self) -> None:
         top = row(spacing=8)

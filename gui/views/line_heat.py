@@ -49,11 +49,11 @@ class LineHeat(QWidget):
     def show_profile(self, profile: LineProfile) -> None:
         """Show this profile, at the line that takes longest."""
         self._model.set_profile(profile)
-        self._caption.show_text(
-            self.tr("{layer} · {runs} runs · times are of all runs").format(
-                layer=fmt.layer_name(profile.layer), runs=profile.runs
-            )
+        text = self.tr("{layer} · {runs} runs · times are of all runs").format(
+            layer=fmt.layer_name(profile.layer), runs=profile.runs
         )
+        holds = fmt.conditions_text(profile.conditions, self.tr)
+        self._caption.show_text(" · ".join(part for part in (text, holds) if part))
         self._lines.expandAll()
         for place in range(self._model.rowCount()):
             self._lines.setFirstColumnSpanned(place, QModelIndex(), True)

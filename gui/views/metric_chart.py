@@ -145,12 +145,8 @@ class MetricChart(QWidget):
 
     def _holds(self, bars: MetricBars) -> list[str]:
         """How the figures came about, and the conditions that change them most."""
-        known = bars.conditions
-        texts = [self.tr(bars.metric.provenance.value)]
-        texts += [known[name] for name in ("hardware", "device", "dtype") if name in known]
-        if "threads" in known:
-            texts.append(self.tr("{count} threads").format(count=known["threads"]))
-        return [*texts, self.tr("batch {batch}").format(batch=known.get("batch", "?"))]
+        holds = fmt.conditions_text({"batch": "?", **bars.conditions}, self.tr)
+        return [self.tr(bars.metric.provenance.value), holds]
 
     def _show_head(self) -> None:
         """The caption without its title, which stands elsewhere already; all conditions on top."""
@@ -228,6 +224,7 @@ class MetricChart(QWidget):
         spread = {place: (low / total, high / total) for place, (low, high) in bars.spread.items()}
         self._plot.show_bars(names, parts, ghost, spread)
         title = self._title()
+        self._plot.setAccessibleName(self.tr("{metric} by layer").format(metric=title))
         if self._shares:
             self._plot.set_axis(self.tr("Share of %s") % title.lower(), "%", 100)
         else:

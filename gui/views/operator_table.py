@@ -17,8 +17,9 @@ from gui.models.operator_rows import Grouping, OperatorRow, operator_rows, table
 from gui.selection import Selection
 from gui.theme import Theme
 from gui.views.cell_delegate import PADDING, RIGHT, CellDelegate
+from gui.views.parts import ElidedLabel
 from gui.views.saving import ask_and_write
-from gui.widgets import column, named, plain_label, row
+from gui.widgets import column, named, row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +85,7 @@ class OperatorTable(QWidget):
         ):
             self._grouping.addItem(text, grouping)
         self._grouping.currentIndexChanged.connect(self._refresh)
-        self._status = plain_label("", "operatorStatus", "muted")
+        self._status = ElidedLabel("operatorStatus", "muted")
 
     def _make_table(self, theme: Theme) -> None:
         self._table = named(QTreeView(), "operators")
@@ -123,7 +124,7 @@ class OperatorTable(QWidget):
         top.setContentsMargins(8, 4, 8, 4)
         top.addWidget(self._filter, 1)
         top.addWidget(self._grouping)
-        top.addWidget(self._status)
+        top.addWidget(self._status, 1)
         layout = column(self, spacing=0)
         layout.addLayout(top)
         layout.addWidget(self._table, 1)
@@ -147,9 +148,19 @@ class OperatorTable(QWidget):
             self._proxy.set_text(text)
             self._mark()
         shown, rows = self._proxy.rowCount(), len(self._model.rows)
-        own = fmt.quantity(sum(one.own for one in self._proxy.shown()), "s")
         count = fmt.count(rows) if shown == rows else f"{fmt.count(shown)} / {fmt.count(rows)}"
-        self._status.setText(self.tr("{count} rows, {own}").format(count=count, own=own))
+        text = self.tr("{count} rows, {own}").format(count=count, own=self._own_text())
+        holds = fmt.conditions_text(self._profile.conditions, self.tr) if self._profile else ""
+        self._status.show_text(" · ".join(part for part in (text, holds) if part))
+
+    def _own_text(self) -> str:
+        """Own time of the rows that are shown, by device: these run beside each other."""
+        sums = {"cpu": 0.0}
+        for one in self._proxy.shown():
+            sums[one.device] = sums.get(one.device, 0.0) + one.own
+        if len(sums) == 1:
+            return fmt.quantity(sums["cpu"], "s")
+        return ", ".join(f"{device} {fmt.quantity(own, 's')}" for device, own in sums.items())
 
     @Slot()
     def _on_rows(self) -> None:

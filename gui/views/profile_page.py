@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 from engine import (
     CallProfile,
     Change,
+    Device,
     LayerId,
     LineProfile,
     OperatorProfile,
@@ -98,7 +99,7 @@ class ProfilePage(QWidget):
         self._lay_out()
         document.changed.connect(self._on_changed)
         document.profiled.connect(self._on_profiled)
-        document.devices_found.connect(self._form.show_devices)
+        document.devices_found.connect(self._on_devices)
         selection.changed.connect(self._refresh)
         if document.snapshot is not None:
             self._follow_history(document.snapshot)
@@ -123,12 +124,14 @@ class ProfilePage(QWidget):
     def save_trace(self) -> None:
         """Ask where the Chrome trace shall go; without one, show where to take it."""
         self.show_tab("flame")
-        self._flame.ask_trace()
+        if self._result(self._tab):
+            self._flame.ask_trace()
 
     def save_prof(self) -> None:
         """Ask where the Python profile shall go; without one, show where to take it."""
         self.show_tab("python")
-        self._calls.ask_prof()
+        if self._result(self._tab):
+            self._calls.ask_prof()
 
     @property
     def _tab(self) -> _Tab:
@@ -351,8 +354,12 @@ class ProfilePage(QWidget):
 
     def _look_for_devices(self) -> None:
         if self._devices_wanted and self.isVisible() and self._document.snapshot is not None:
-            self._devices_wanted = False
             self._document.find_devices()
+
+    @Slot(object)
+    def _on_devices(self, devices: Sequence[Device]) -> None:
+        self._devices_wanted = False
+        self._form.show_devices(devices)
 
     @Slot(object)
     def _on_settings(self, settings: RunSettings) -> None:

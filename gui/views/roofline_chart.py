@@ -78,7 +78,8 @@ class RooflineChart(QWidget):
         bounds = Counter(point.bound(machine) for point in self._roofline.points)
         parts = [machine.name]
         parts += [f"{bounds[bound]} {bound}-bound" for bound in BOUNDS]
-        return " · ".join(parts)
+        holds = fmt.conditions_text(self._roofline.conditions, self.tr)
+        return " · ".join([*parts, holds] if holds else parts)
 
     def _table(self) -> list[list[object]] | None:
         return table(self._roofline) if self._roofline is not None else None

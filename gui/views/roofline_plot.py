@@ -42,6 +42,7 @@ class RooflinePlot(pg.PlotWidget):  # type: ignore[misc]
         axes = {side: _PowerAxis(side) for side in ("bottom", "left")}
         super().__init__(parent, axisItems=axes, enableMenu=False)
         self.setObjectName("rooflinePlot")
+        self.setAccessibleName(self.tr("Roofline"))
         self._theme = theme
         self._roofline: Roofline | None = None
         self.places: tuple[QPointF, ...] = ()

@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QComboBox, QSpinBox, QToolButton, QWidget
 
 from engine import Device, RunSettings
 from gui import format as fmt
+from gui.views.amount_field import ignore_wheel_without_focus
 from gui.widgets import named, row
 
 _HEIGHT = 24
@@ -60,7 +61,7 @@ class RunForm(QWidget):
 
     def show_batch(self, batch: int) -> None:
         """Say how many samples the sample input has, which is what is run unless told otherwise."""
-        self._batch.setSpecialValueText(self.tr("batch %s") % batch)
+        self._batch.setSpecialValueText(self.tr("own batch (%s)") % batch)
 
     def show_devices(self, devices: Sequence[Device]) -> None:
         """Offer these devices; those that are unavailable cannot be chosen and say why."""
@@ -110,6 +111,7 @@ class RunForm(QWidget):
         box.setToolTip(fmt.tooltip(tip))
         box.setAccessibleName(tip)
         box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+        ignore_wheel_without_focus(box)
         return box
 
     def _number(self, name: str, tip: str) -> QSpinBox:
@@ -117,6 +119,7 @@ class RunForm(QWidget):
         number.setToolTip(fmt.tooltip(tip))
         number.setAccessibleName(tip)
         number.setKeyboardTracking(False)
+        ignore_wheel_without_focus(number)
         return number
 
     def _toggle(self, name: str, text: str, tip: str) -> QToolButton:

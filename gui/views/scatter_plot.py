@@ -54,6 +54,7 @@ class ScatterPlot(pg.PlotWidget):  # type: ignore[misc]
         items = {"bottom": self._axes[0], "left": self._axes[1]}
         super().__init__(parent, axisItems=items, enableMenu=False)
         self.setObjectName("scatterPlot")
+        self.setAccessibleName(self.tr("Scatter"))
         self._theme = theme
         self._places = np.empty((0, 2))
         self._names: list[tuple[int, pg.TextItem]] = []

@@ -2,15 +2,10 @@
 
 from collections.abc import Sequence
 from numbers import Number
+from typing import Any
 
-from PySide6.QtCore import Qt
-from PySide6.QtGui import (
-    QGuiApplication,
-    QKeySequence,
-    QShortcut,
-    QStandardItem,
-    QStandardItemModel,
-)
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt
+from PySide6.QtGui import QGuiApplication, QKeySequence, QShortcut
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QDialog,
@@ -25,6 +20,7 @@ from gui.models.cells import CellRole, right_or_left
 from gui.models.sorting import AbsentLast
 from gui.widgets import column, named, plain_label
 
+Index = QModelIndex | QPersistentModelIndex
 _SIZE = (720, 480)
 
 
@@ -61,11 +57,12 @@ class _TableDialog(QDialog):
     def _table(self) -> QTableView:
         sorted_rows = AbsentLast(self)
         sorted_rows.setSortRole(CellRole.SORT)
-        sorted_rows.setSourceModel(_model(self._rows, self))
+        sorted_rows.setSourceModel(_Rows(self._rows, self))
         view = named(QTableView(), "numbers")
         view.setModel(sorted_rows)
-        view.setSortingEnabled(True)
+        # Before sorting is on: many thousand rows would be sorted for nothing.
         view.horizontalHeader().setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
+        view.setSortingEnabled(True)
         view.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         view.verticalHeader().hide()
         view.setShowGrid(False)
@@ -75,21 +72,40 @@ class _TableDialog(QDialog):
         return view
 
 
-def _model(rows: Sequence[Sequence[object]], parent: QDialog) -> QStandardItemModel:
-    head, *body = rows or [[]]
-    model = QStandardItemModel(len(body), len(head), parent)
-    model.setHorizontalHeaderLabels([str(one) for one in head])
-    for place, row in enumerate(body):
-        for at, value in enumerate(row):
-            model.setItem(place, at, _item(value))
-    return model
+class _Rows(QAbstractTableModel):
+    """Rows below their header; a cell is made when it is looked at, however many there are."""
+
+    def __init__(self, rows: Sequence[Sequence[object]], parent: QObject) -> None:
+        super().__init__(parent)
+        self._head, *self._body = rows or [[]]
+
+    def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
+        return 0 if parent.isValid() else len(self._body)
+
+    def columnCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008
+        return 0 if parent.isValid() else len(self._head)
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        if not index.isValid():
+            return None
+        value = self._body[index.row()][index.column()]
+        match role:
+            case Qt.ItemDataRole.DisplayRole:
+                return _text(value)
+            case Qt.ItemDataRole.TextAlignmentRole:
+                return right_or_left(isinstance(value, Number))
+            case CellRole.SORT:
+                return value
+        return None
+
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> Any:
+        shown = orientation == Qt.Orientation.Horizontal and role == Qt.ItemDataRole.DisplayRole
+        return str(self._head[section]) if shown and section < len(self._head) else None
 
 
-def _item(value: object) -> QStandardItem:
-    number = isinstance(value, Number)
-    item = QStandardItem(f"{value:.6g}" if isinstance(value, float) else str(value or ""))
-    if number and not isinstance(value, float):
-        item.setText(str(value))
-    item.setData(value, CellRole.SORT)
-    item.setTextAlignment(right_or_left(number))
-    return item
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else str(value)

@@ -10,6 +10,7 @@ import lzma
 import os
 import pickle
 import pickletools
+import random
 import socket
 import struct
 import tarfile
@@ -545,6 +546,20 @@ def _at_the_limits() -> Iterator[_Row]:
         _with_sign(lambda _: _header(_many_tensors(80_000), bytes(320_000)), "a.safetensors"),
         "holds 80,000 tensors",
     )
+    program = {"m/archive_format": b"pt2", "m/models/model.json": b"{}"}
+    pickled = b"\x80\x02](" + b"N" * 790_000 + b"e."
+    yield (
+        "a program of 20 long pickles",
+        _with_sign(
+            lambda _: _zipped({**program, **{f"m/data/{at}": pickled for at in range(20)}}), "m.pt2"
+        ),
+        "code",
+    )
+    yield (
+        "a program whose text unpacks to 300 MB",
+        _with_sign(lambda _: _zipped({**program, **_long_text()}, zipfile.ZIP_DEFLATED), "m.pt2"),
+        "code",
+    )
     # Last, as it needs most libraries.
     some = {"weight": torch.zeros(1000, 1000)}
     yield (
@@ -556,6 +571,12 @@ def _at_the_limits() -> Iterator[_Row]:
 
 def _text(raw: bytes) -> bytes:
     return b"\x80\x02X" + struct.pack("<I", len(raw)) + raw + b"."
+
+
+def _long_text() -> dict[str, bytes]:
+    """A program's, beside what cannot be packed: small beside it, but no bomb."""
+    noise = random.Random(0).randbytes(10 << 20)
+    return {"m/models/model.json": bytes(300 << 20), "m/data/noise": noise}
 
 
 def _many_tensors(count: int) -> dict[str, Any]:

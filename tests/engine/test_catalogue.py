@@ -219,7 +219,7 @@ def test_latency_belongs_to_machine_threads_and_version(
     assert not left
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1}', b"[]", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1}', b"[]", b"\xff", b'{"b": [NaN]}'])
 def test_a_damaged_file_of_figures_is_taken_anew(content: bytes, cache: Path) -> None:
     cache.mkdir(parents=True)
     (cache / "some.json").write_bytes(content)
@@ -228,6 +228,13 @@ def test_a_damaged_file_of_figures_is_taken_anew(content: bytes, cache: Path) ->
     kept.keep_figures("some.json", "b", (3,))
     assert kept.kept_figures("some.json", "a") == (1.5, 2.0)
     assert kept.kept_figures("some.json", "b") == (3.0,)
+
+
+def test_kept_figures_of_another_number_are_taken_anew(cache: Path) -> None:
+    cache.mkdir(parents=True)
+    key = costs._energy_key(SMALL, costs.default_hardware())
+    kept.keep_figures(costs.FILE, key, (1.0, 2.0))
+    assert model_costs(SMALL, Job()).energy not in (None, 1.0, 2.0)
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing(cache: Path) -> None:

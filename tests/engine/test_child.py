@@ -164,9 +164,19 @@ def test_the_child_runs_this_code_wherever_it_starts(
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "__init__.py").write_text("raise SystemExit('the wrong engine')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "other"))
+    monkeypatch.chdir(tmp_path)
     found = run_in_child("builtins:eval", "__import__('engine').__file__", job)
     assert Path(found).parent.parent == ROOT
-    assert environment()["PYTHONPATH"].split(os.pathsep) == [str(ROOT), str(tmp_path / "other")]
+    assert environment()["PYTHONPATH"].split(os.pathsep)[:2] == [str(ROOT), str(tmp_path / "other")]
+
+
+def test_the_child_imports_from_where_its_parent_does(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "made_up_here.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = run_in_child("builtins:eval", "__import__('made_up_here').__file__", job)
+    assert Path(found) == tmp_path / "made_up_here.py"
 
 
 def test_running_the_application_again_gives_its_code_and_its_words() -> None:

@@ -229,6 +229,13 @@ def test_broken_samples_are_skipped_and_listed(broken: Path) -> None:
     assert len(data.broken) == 2, "once, however often it is met"
 
 
+def test_broken_samples_of_one_name_are_listed_for_either_half(broken: Path) -> None:
+    data = load(broken, broken="skip")
+    data.training.broken["one"] = data.validation.broken["two"] = "lost"
+    data.training.broken["two"] = "torn"
+    assert data.broken == {"one": "lost", "two (training)": "torn", "two": "lost"}
+
+
 def test_a_picture_that_may_not_be_read_is_a_broken_sample(
     halves: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,6 +485,18 @@ def test_bytes_are_pictures(tmp_path: Path) -> None:
     inputs, _ = all_of(data.validation)
     assert inputs.shape == (1, 1, 28, 28)
     assert torch.allclose(inputs, torch.tensor(0.2))
+
+
+def test_numbers_that_are_samples_already_stay_as_they_are(tmp_path: Path) -> None:
+    path = npz(tmp_path, x=np.full((4, 3, 4, 4), 0.5, np.float32), y=np.array([True, False] * 2))
+    how = Preprocessing(crop=(4, 4), mean=(0.5,) * 3, std=(0.1,) * 3)
+    info = replace(takes(1, 3, 4, 4), preprocessing=how)
+    data = load(path, info)
+    inputs, targets = all_of(data.validation)
+    assert torch.allclose(inputs, torch.tensor(0.5))
+    assert targets.dtype == torch.int64
+    assert (data.preprocessing, data.broken) == (None, {})
+    assert data.description.endswith("Samples are taken as they are.")
 
 
 def test_labels_for_every_pixel(tmp_path: Path) -> None:

@@ -309,6 +309,18 @@ def test_mean_iou_is_that_of_torchmetrics(count: int, classes: int, seed: int) -
         assert found.low <= found.value <= found.high
 
 
+def test_without_a_pixel_that_counts_there_is_no_mean_iou() -> None:
+    data = pixels(torch.rand(2, 3, 4, 4), torch.full((2, 4, 4), 255))
+    with pytest.raises(DataSetMismatch, match="No pixel of street has a label that counts"):
+        evaluate(nn.Identity(), data, Job())
+
+
+def test_scores_that_are_whole_numbers_count_as_any() -> None:
+    scores = torch.tensor([[1, 9, 0], [7, 3, 2]])
+    found = evaluate(Gives(lambda x: x.to(torch.int8)), toy(scores.float(), [1, 1], 3), Job())
+    assert found.total.value == 0.5
+
+
 def test_the_interval_of_mean_iou_narrows_with_samples() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 2, (80, 2, 2), generator=generator)

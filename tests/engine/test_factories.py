@@ -3,17 +3,18 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from engine import user_code
 from engine.child import run_in_child
 from engine.edits import PruneChannels, Quantize
 from engine.errors import (
-    ChildFailed,
     ConsentNeeded,
     EngineError,
     ForwardFailed,
@@ -29,6 +30,7 @@ from engine.requests import InputSpec, OpenRequest
 from engine.session import ModelSession
 from engine.sources import factories
 from engine.sources.factories import build_from, open_factory
+from engine.sources.files.safetensors_files import read_tensors
 from engine.sources.opened import OpenedModel
 from engine.sources.opening import open_source
 
@@ -274,8 +276,20 @@ def test_code_that_ends_its_process_ends_a_child(
     in_children(monkeypatch)
     path = tmp_path / "nets.py"
     path.write_text("import os\nprint('words')\ndef build():\n    os._exit(3)\n")
-    with pytest.raises(ChildFailed, match="code 3"):
+    with pytest.raises(ModelUnreadable, match="code 3"):
         opened(f"{path}:build")
+
+
+def test_code_that_a_checkpoint_is_opened_with_ends_a_child_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_children(monkeypatch)
+    code, tensors = tmp_path / "nets.py", tmp_path / "tensors.safetensors"
+    code.write_text("import os\ndef build():\n    os._exit(3)\n")
+    save_file({"weight": torch.zeros(1)}, tensors)
+    request = replace(trusting(f"{code}:build"), source=str(tensors), architecture=f"{code}:build")
+    with pytest.raises(ModelUnreadable, match="code 3"):
+        open_source(request, Job())
 
 
 def test_code_that_never_ends_is_stopped_by_a_cancel(
@@ -287,6 +301,38 @@ def test_code_that_never_ends_is_stopped_by_a_cancel(
     request = trusting(f"{path}:build", "1x3")
     with pytest.raises(Cancelled):
         open_source(request, stop_at(8))
+
+
+def test_what_was_allowed_is_not_asked_for_again(nets: Path) -> None:
+    request = trusting(f"{nets}:build", "1x3x8x8")
+    open_source(request, Job())
+    assert open_source(replace(request, trusted=frozenset()), Job()).architecture == request.source
+
+
+def test_allowed_code_is_not_a_files_to_call(nets: Path, tmp_path: Path, job: Job) -> None:
+    """A file that names another function, or other arguments, of code that may run is asked for."""
+    session = ModelSession(open_source(trusting(f"{nets}:build", "1x3x8x8"), job))
+    path = tmp_path / "model.safetensors"
+    session.export(str(path), "checkpoint", job)
+    assert open_source(OpenRequest(str(path)), job).architecture == f"{nets}:build"
+    tensors, metadata = read_tensors(path)
+    other = metadata["secateur"].replace("py:build", "py:build(width='\\u202e')")
+    save_file(tensors, path, {"secateur": other})
+    with pytest.raises(ConsentNeeded, match="names Python code") as caught:
+        open_source(OpenRequest(str(path)), job)
+    assert caught.value.details["runs"] == [f"{nets}:build(width='\\u202e')"]
+    assert str(caught.value).isprintable()
+
+
+def test_a_module_is_looked_for_in_packages_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``made_up_one.made_up_two`` is not the module that happens to be called made_up_two."""
+    for name in ("made_up_one", "made_up_two"):
+        (tmp_path / f"{name}.py").write_text("def build(): ...")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModelNotFound, match=r"no Python module “made_up_one\.made_up_two”"):
+        opened("made_up_one.made_up_two:build")
 
 
 # Export
@@ -302,8 +348,11 @@ def test_an_edited_model_survives_a_checkpoint(nets: Path, tmp_path: Path, job: 
     user_code._allowed_here.clear()  # as in another process
     with pytest.raises(ConsentNeeded) as caught:
         open_source(OpenRequest(str(path)), job)
-    assert caught.value.details["digest"] in request.trusted
-    again = ModelSession(open_source(OpenRequest(str(path), trusted=request.trusted), job))
+    assert caught.value.details["runs"] == [request.source]
+    trusted = frozenset({caught.value.details["digest"]})
+    with pytest.raises(ConsentNeeded):  # what was allowed to be opened serves no file
+        open_source(OpenRequest(str(path), trusted=request.trusted), job)
+    again = ModelSession(open_source(OpenRequest(str(path), trusted=trusted), job))
     assert again.fingerprint() == session.fingerprint(2)
     assert again.snapshot.current.tree["body"].channels == 4
 

@@ -28,8 +28,8 @@ def structure(name: str, **arguments: Any) -> dict[str, Stored]:
         return tensors_of(models.get_model(name, weights=None, **arguments))
 
 
-def matched(tensors: Mapping[str, Stored], chosen: str = "") -> Match:
-    return match(tensors, "weights", chosen, frozenset(), Job())
+def matched(tensors: Mapping[str, Stored], chosen: str = "", what: str = "weights") -> Match:
+    return match(tensors, what, chosen, frozenset(), Job())
 
 
 def refused(tensors: Mapping[str, Stored], chosen: str = "") -> tuple[str, list[dict[str, Any]]]:
@@ -166,6 +166,30 @@ def test_other_names_with_the_same_shapes_are_offered_and_opened_when_chosen() -
         assert chosen.names["features.3.weight"] == "a.3x.weight"
         assert chosen.names["classifier.6.bias"] == "b.6x.bias"
         assert "Its names differ; the shapes match in order." in chosen.notes
+
+
+def test_shapes_in_order_do_not_make_a_bias_of_a_weight() -> None:
+    """Sorted by name, as safetensors has them, a batch norm's tensors come in another order."""
+    tensors = structure("resnet18")
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in tensors))
+    numbered = {
+        f"layer{layers.index(layer):03}.{role}": one
+        for name, one in tensors.items()
+        for layer, _, role in [name.rpartition(".")]
+    }
+    found = matched(dict(sorted(numbered.items())), "resnet18")
+    assert found.names["bn1.weight"] == "layer001.weight"
+    assert all(name.rpartition(".")[2] == file[9:] for name, file in found.names.items())
+
+
+def test_two_architectures_of_the_same_tensors_are_told_apart_by_the_files_name() -> None:
+    plain, small = (f"fasterrcnn_mobilenet_v3_large_{end}" for end in ("fpn", "320_fpn"))
+    tensors = structure(plain, weights_backbone=None)
+    for name, other in ((plain, small), (small, plain)):
+        found = matched(tensors, what=f"{name}-907ea3f9")
+        assert found.source == f"torchvision:{name}"
+        assert any(f"torchvision:{other} has the same tensors" in one for one in found.notes)
+    assert "same tensors" not in " ".join(matched(tensors, plain).notes)
 
 
 def test_a_choice_that_does_not_fit() -> None:

@@ -334,6 +334,20 @@ def test_inputs_that_are_left_open_are_asked_for_with_a_guess(tmp_path: Path) ->
     assert converted(path, InputSpec((1, 3, 10, 12))).specs == (InputSpec((1, 3, 10, 12)),)
 
 
+def test_inputs_too_large_for_a_sample_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "large", [node("Relu", ["x"], ["y"])], {}, (1, 1 << 40))
+    with pytest.raises(ModelUnreadable, match="1,099,511,627,776 elements, too many for a sample"):
+        converted(path)
+
+
+@pytest.mark.parametrize("side", [0, -1])
+def test_a_side_of_no_length_is_an_open_one(tmp_path: Path, side: int) -> None:
+    path = save(tmp_path / "open", [node("Relu", ["x"], ["y"])], {}, (side, side))
+    with pytest.raises(InputsNeeded, match="dimension 1"):
+        converted(path)
+    assert converted(path, InputSpec((2, 3))).specs == (InputSpec((2, 3)),)
+
+
 def test_inputs_that_do_not_agree_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "relu.onnx", [node("Relu", ["x"], ["y"])])
     with pytest.raises(InputsNeeded, match="of 1×4 and type float32, not 1x5"):
@@ -618,8 +632,8 @@ from engine.sources.onnx_files import checking as onnx_checking
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 path = Path(sys.argv[1])
 try:
-    with onnx_checking.memory_bounded_for(path):
-        onnx_checking.read_onnx(path)
+    with onnx_checking.memory_bounded_for(path) as allow:
+        onnx_checking.read_onnx(path, allow)
     message = ""
 except ModelUnreadable as error:
     message = str(error)
@@ -642,6 +656,30 @@ def test_many_empty_operators_are_refused_in_bounded_memory(tmp_path: Path) -> N
     answer = json.loads(done.stdout)
     assert answer["message"]
     assert answer["kilobytes"] < 256 << 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded by Linux's own limit")
+def test_external_data_counts_into_the_bound_on_memory_once(tmp_path: Path) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    path = external(tmp_path / "m", "data.bin")
+    (tmp_path / "data.bin").write_bytes(floats(4, 300).tobytes())
+    os.link(tmp_path / "data.bin", tmp_path / "same.bin")
+    model = onnx.load(path, load_external_data=False)
+    for name, place in (("again", "./data.bin"), ("linked", "same.bin")):
+        model.graph.initializer.append(model.graph.initializer[0])
+        model.graph.initializer[-1].name = name
+        model.graph.initializer[-1].external_data[0].value = place
+    path.write_bytes(model.SerializeToString())
+    sizes: list[int] = []
+    assert len(onnx_checking.read_onnx(path, sizes.append).tensors) == 3
+    assert sizes == [4800]
+    with onnx_checking.memory_bounded_for(path) as allow:
+        first = resource.getrlimit(resource.RLIMIT_AS)[0]
+        allow(1000)
+        assert resource.getrlimit(resource.RLIMIT_AS)[0] == first + 4000
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 # -- sniffing

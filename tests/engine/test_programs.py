@@ -426,6 +426,19 @@ def test_nothing_runs_before_consent(small_program: bytes, tmp_path: Path, proto
     assert not marker.exists()
 
 
+def test_what_would_run_is_looked_for_within_bounds(small_program: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    path.write_bytes(small_program)
+    top = next(iter(read_archive(path).members)).partition("/")[0]
+    long = b"\x80\x02]" + b"(lq\x00" * 190_000 + b"."  # a list in a list in a list
+    with zipfile.ZipFile(path, "a") as archive:
+        for number in range(3):
+            archive.writestr(f"{top}/data/more_{number}", long)
+    with pytest.raises(ConsentNeeded) as caught:
+        open_program(path, OpenRequest(str(path)), Job())
+    assert caught.value.details["runs"][-1] == "more than was looked through"
+
+
 def test_a_program_that_changes_after_consent_is_not_read(
     small_program: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """The roofline: hand-computed intensities, and a machine that is measured once and kept."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,20 @@ def test_settings_change_bytes_and_operations(session_of: Callable[..., ModelSes
     assert forward.conditions["pass"] == "forward"
 
 
+def test_autocast_moves_fewer_bytes_where_nothing_is_cast(
+    session_of: Callable[..., ModelSession],
+) -> None:
+    """Between two products the values stay in sixteen bits."""
+    session = session_of(nn.Sequential(nn.Linear(4, 8, bias=False), nn.Linear(8, 4)), 1, 4)
+    plain, cast = (
+        {point.layer: point.bytes for point in session.roofline(Job(), settings).points}
+        for settings in (RunSettings(), RunSettings(autocast=True))
+    )
+    assert plain["0"] == (4 + 32 + 8) * 4
+    # Input and weights are read and written once more, in half the bits; so is the result.
+    assert cast["0"] == (4 + 32) * (4 + 2) + (4 + 32 + 8) * 2
+
+
 def test_the_demo_in_a_session(demo: ModelSession, job: Job) -> None:
     found = demo.roofline(job)
     kinds = {layer.id: layer.kind for layer in demo.snapshot.current.tree}
@@ -137,6 +152,17 @@ def test_the_demo_in_a_session(demo: ModelSession, job: Job) -> None:
 
 
 # -- the machine
+
+
+def test_a_roof_that_a_layer_is_above_is_measured_again(
+    demo: ModelSession, job: Job, tmp_path: Path
+) -> None:
+    """It was measured while the machine did other work."""
+    roofline.machine(CPU, torch.float32, job)
+    (kept,) = tmp_path.rglob(roofline.FILE)
+    figures = {key: (one[0], 1.0, one[2]) for key, one in json.loads(kept.read_text()).items()}
+    kept.write_text(json.dumps(figures))
+    assert demo.roofline(job).machine.arithmetic > 1e6
 
 
 def test_bandwidth_and_arithmetic_are_those_of_the_fastest_run(clock: list[float]) -> None:

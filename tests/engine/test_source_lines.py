@@ -1,6 +1,7 @@
 """Time per line: whose forward is timed, and that nothing of it stays behind."""
 
 import functools
+import gc
 import inspect
 import sys
 import warnings
@@ -244,3 +245,14 @@ def test_a_cancel_stops_between_runs(stop_at: Callable[[int], Job]) -> None:
     for checks in range(1, 7):
         with pytest.raises(Cancelled):
             profile_lines(Block(), (torch.ones(1, 2),), LayerId(""), True, stop_at(checks))
+
+
+def test_functions_that_the_collector_has_frozen_are_followed_too(job: Job) -> None:
+    """The window freezes what there was when it started, torch's own functions among it."""
+    gc.freeze()
+    try:
+        model = nn.Sequential(nn.Conv2d(1, 2, 3)).eval()
+        found = profile_lines(model, (torch.randn(1, 1, 5, 5),), LayerId("0"), True, job)
+    finally:
+        gc.unfreeze()
+    assert [one.name for one in found.functions] == ["Conv2d.forward", "Conv2d._conv_forward"]

@@ -35,6 +35,13 @@ def read(source: str) -> OpenedModel:
 # -- by name
 
 
+def test_the_demo_takes_other_inputs() -> None:
+    inputs = (InputSpec((4, 1, 8, 8)),)
+    opened = open_source(OpenRequest("demo", inputs), Job())
+    assert opened.info.inputs == inputs
+    assert [tuple(one.shape) for one in opened.inputs] == [(4, 1, 8, 8)]
+
+
 def test_the_demo_is_trained_and_brings_its_data() -> None:
     opened = read("demo")
     assert opened.info.trained
@@ -115,6 +122,25 @@ def test_unknown_names_are_answered_with_near_ones(name: str, near: str | None) 
 
 
 # -- by path
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        ("torchvision:mobilenet_v2(inverted_residual_setting=[[1, 16, 10000000, 1]])", "far more"),
+        ("demo\n<b>", r"“demo\\n<b>”, and there is no such"),
+        ("de\nmo.py:build", r"“de\\nmo.py:build”, and there is no such"),
+        ("d" * 5000, "no name of one"),
+    ],
+)
+def test_an_architecture_named_by_a_file_builds_no_more_than_its_tensors_need(
+    parts: tuple[dict[str, Tensor], dict[str, Any]], tmp_path: Path, source: str, cause: str
+) -> None:
+    tensors, description = parts
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save(tensors, {KEY: json.dumps({**description, "source": source})}))
+    with pytest.raises(ModelUnreadable, match=cause):
+        read(str(path))
 
 
 @pytest.fixture(scope="module")

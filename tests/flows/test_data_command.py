@@ -106,7 +106,7 @@ def test_code_of_ones_own_runs_with_trust(tmp_path: Path) -> None:
     script.write_text(f"def score(outputs, targets):\n    return 0.25\n# {tmp_path}\n")
     arguments = ("demo", "--data", "digits", "--metric", f"{script}:score")
     words = complaint(*arguments)
-    assert f"It would call {script}:score." in words
+    assert f"Named are {script}:score." in words
     assert "--trust" in words
     assert facts(*arguments, "--trust")["accuracy"] == 0.25
 

@@ -14,7 +14,7 @@ import torch
 
 import main
 from engine.profiling import latency, roofline, source_lines
-from gui import profile_text
+from gui import format as fmt
 
 
 class Said(NamedTuple):
@@ -203,7 +203,7 @@ def test_an_unknown_type_is_a_usage_error() -> None:
     ],
 )
 def test_files_are_named_by_their_ends(file: str, short: str) -> None:
-    assert profile_text.short_file(file) == short
+    assert fmt.short_file(file) == short
 
 
 def test_names_are_text_and_never_markup(tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ class FakeDocument(QObject):
     busy_changed = Signal(bool)
     failed = Signal(object)
     profiled = Signal(object)
+    unmeasured = Signal(str, object)
     devices_found = Signal(object)
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
@@ -203,8 +204,8 @@ class FakeDocument(QObject):
         if self.answer is not None:
             on_effect(self.answer(edit))
 
-    def cancel_preview(self) -> None:
-        self.calls.append(("cancel_preview", None))
+    def cancel_preview(self, slot: str) -> None:
+        self.calls.append(("cancel_preview", slot))
 
     def measure_latency(self) -> None:
         self.calls.append(("measure_latency", self.run_settings))

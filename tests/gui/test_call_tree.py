@@ -10,7 +10,8 @@ from PySide6.QtWidgets import QFileDialog, QToolButton, QTreeView
 from pytestqt.qtbot import QtBot
 
 from engine import CallNode, CallProfile
-from gui.models.call_model import CallColumn, CallModel, where
+from gui import format as fmt
+from gui.models.call_model import CallColumn, CallModel
 from gui.models.cells import CellRole
 from gui.theme import Theme
 from gui.views.call_tree import CallTree
@@ -79,7 +80,7 @@ def test_cells_read_in_units(model: CallModel) -> None:
 
 
 def test_a_function_in_c_stands_nowhere() -> None:
-    assert where(CallNode("<built-in method relu>", "", 0, 1, 0.0, 0.0)) == ""
+    assert fmt.place("", 0) == ""
 
 
 def test_a_run_of_no_time_has_no_shares() -> None:

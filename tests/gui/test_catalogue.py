@@ -558,3 +558,28 @@ def test_a_crash_ends_the_queue_and_is_told(qtbot: QtBot, jobs: JobRunner) -> No
     qtbot.waitUntil(lambda: not jobs.active)
     assert [type(error) for error in failed] == [ZeroDivisionError]
     assert queue.waiting == ()
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_what_was_stopped_is_not_taken_for_the_next(
+    qtbot: QtBot, jobs: JobRunner, crashes: bool
+) -> None:
+    gate: list[bool] = []
+
+    def deaf(source: str, what: str, job: Job) -> CatalogueCost:
+        while source == "a" and not gate:
+            pass  # it does not notice that it was stopped
+        if source == "a" and crashes:
+            raise ZeroDivisionError
+        return CatalogueCost(energy=1.0 if source == "a" else 2.0)
+
+    queue = CostQueue(jobs, deaf)
+    costed: list[tuple[str, float]] = []
+    queue.costed.connect(lambda source, _, cost: costed.append((source, cost.energy)))
+    queue.add("energy", [("a", "A")])
+    qtbot.waitUntil(lambda: jobs.jobs()[0].elapsed > 0)
+    queue.stop()
+    queue.add("energy", [("b", "B")])
+    gate.append(True)
+    qtbot.waitUntil(lambda: not jobs.active)
+    assert costed == [("b", 2.0)]

@@ -53,6 +53,7 @@ class Document(QObject):
     """Answers previews at once, and writes down what it was asked to do."""
 
     changed = Signal(object)
+    unmeasured = Signal(str, object)
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class Document(QObject):
         answer = self.answer
         on_samples(answer(request) if callable(answer) else answer)
 
-    def cancel_preview(self) -> None:
+    def cancel_preview(self, slot: str) -> None:
         pass
 
     def load_data(self, request: DataRequest) -> None:

@@ -148,7 +148,7 @@ def test_the_box_below_the_mouse_is_read_out(view: FlameView, graph: FlameGraph)
     text = view.read_out(box)
     assert text.startswith("aten::conv2d · stem.conv   3.00 ms · 30.0 % of the pass · from 1.00 ms")
     assert text.endswith("1×3×8×8, 8")
-    assert view.read_out(None) == "pass 10.0 ms, 5 calls"
+    assert view.read_out(None) == "pass 10.0 ms, 5 calls · cpu · batch 1"
     assert graph.box_at(QPointF(5, 5)) is None  # the ruler
 
 

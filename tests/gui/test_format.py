@@ -192,3 +192,28 @@ def test_inputs_read_as_shape_and_type(text: str) -> None:
     shown = fmt.input_text(spec)
     assert shown.startswith("×".join(map(str, spec.shape)))
     assert spec.dtype in shown
+
+
+def test_conditions_that_change_a_figure_are_written() -> None:
+    conditions = {
+        "device": "cpu", "threads": "2", "batch": "8", "dtype": "float32", "autocast": "bfloat16",
+        "memory order": "channels last", "pass": "forward and backward", "torch": "2",
+    }  # fmt: skip
+    assert fmt.conditions_text(conditions) == (
+        "cpu · float32 · 2 threads · autocast to bfloat16 · channels last"
+        " · forward and backward · batch 8"
+    )
+    assert fmt.conditions_text({"pass": "forward"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("/home/a/models/net.py", "models/net.py:12"),
+        ("/opt/venv/lib/site-packages/torch/nn/modules/conv.py", "torch/nn/modules/conv.py:12"),
+        ("<string>", "<string>:12"),
+        ("", ""),
+    ],
+)
+def test_places_of_functions_are_short(file: str, text: str) -> None:
+    assert fmt.place(file, 12) == text

@@ -162,13 +162,47 @@ def test_what_a_cancelled_job_has_committed_is_delivered(
 
 def test_the_newest_preview_replaces_the_older(qtbot: QtBot, jobs: JobRunner, log: Log) -> None:
     running = Gate("running")
-    jobs.preview(running, log.done, log.failed)
+    jobs.preview("edit", running, log.done, log.failed)
     assert running.entered.wait(WAIT)
-    jobs.preview(lambda _: "waiting", log.done, log.failed)
-    jobs.preview(lambda _: "newest", log.done, log.failed)
+    jobs.preview("edit", lambda _: "waiting", log.done, log.failed)
+    jobs.preview("edit", lambda _: "newest", log.done, log.failed)
     _idle(qtbot, jobs)
     assert log.results == ["newest"]
     assert not jobs.busy
+
+
+def test_previews_for_different_places_leave_each_other_alone(
+    qtbot: QtBot, jobs: JobRunner, log: Log
+) -> None:
+    data, edit = Gate("samples"), Gate("effect")
+    jobs.preview("data", data, log.done, log.failed)
+    assert data.entered.wait(WAIT)
+    jobs.preview("edit", edit, log.done, log.failed)
+    jobs.preview("edit", lambda _: "newest", log.done, log.failed)
+    data.opened.set()
+    _idle(qtbot, jobs)
+    assert log.results == ["samples", "newest"]
+    assert not edit.entered.is_set()
+
+
+def test_cancelling_one_preview_leaves_the_other(qtbot: QtBot, jobs: JobRunner, log: Log) -> None:
+    gate = Gate()
+    jobs.preview("edit", gate, log.done, log.failed)
+    jobs.preview("data", lambda _: "samples", log.done, log.failed)
+    assert gate.entered.wait(WAIT)
+    jobs.cancel_preview("edit")
+    _idle(qtbot, jobs)
+    assert log.results == ["samples"]
+
+
+def test_stopping_all_jobs_leaves_the_previews(qtbot: QtBot, jobs: JobRunner, log: Log) -> None:
+    gate = Gate()
+    _submit(jobs, log, gate)
+    assert gate.entered.wait(WAIT)
+    jobs.preview("data", lambda _: "samples", log.done, log.failed)
+    jobs.cancel_all()
+    _idle(qtbot, jobs)
+    assert log.results == ["samples"]
 
 
 def test_a_preview_gives_way_to_a_session_job_and_comes_again(
@@ -185,7 +219,7 @@ def test_a_preview_gives_way_to_a_session_job_and_comes_again(
             job.check()
         return "preview"
 
-    jobs.preview(preview, log.done, log.failed)
+    jobs.preview("edit", preview, log.done, log.failed)
     assert entered.wait(WAIT)
     _submit(jobs, log, lambda _: "edit")
     _idle(qtbot, jobs)
@@ -197,7 +231,7 @@ def test_an_idle_job_gives_way_and_comes_again(qtbot: QtBot, jobs: JobRunner, lo
     gate = Gate("idle")
     jobs.submit("Measuring", gate, log.done, log.failed, idle=True)
     assert gate.entered.wait(WAIT)
-    jobs.preview(lambda _: "preview", log.done, log.failed)
+    jobs.preview("edit", lambda _: "preview", log.done, log.failed)
     qtbot.waitUntil(lambda: log.results == ["preview"])
     assert jobs.jobs()[0].state is not JobState.STOPPING
     _submit(jobs, log, lambda _: "edit")
@@ -221,9 +255,9 @@ def test_an_idle_job_that_gives_way_can_be_cancelled(
 
 def test_a_cancelled_preview_never_answers(qtbot: QtBot, jobs: JobRunner, log: Log) -> None:
     gate = Gate()
-    jobs.preview(gate, log.done, log.failed)
+    jobs.preview("edit", gate, log.done, log.failed)
     assert gate.entered.wait(WAIT)
-    jobs.cancel_preview()
+    jobs.cancel_preview("edit")
     _idle(qtbot, jobs)
     assert log.results == log.errors == []
 

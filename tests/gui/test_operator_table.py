@@ -127,7 +127,9 @@ def test_cells_read_in_units(view: OperatorTable) -> None:
 def test_the_filter_wants_every_word(view: OperatorTable) -> None:
     view.findChild(QLineEdit, "operatorFilter").setText("conv ATEN")
     assert set(_column(view, OperatorColumn.OPERATOR)) == {"aten::conv2d", "aten::convolution"}
-    assert view.findChild(QLabel, "operatorStatus").text() == "2 / 4 rows, 3.00 ms"
+    assert view.findChild(QLabel, "operatorStatus").text() == (
+        "2 / 4 rows, 3.00 ms · cpu · batch 1"
+    )
     view.findChild(QLineEdit, "operatorFilter").setText("no such")
     assert _column(view, OperatorColumn.OPERATOR) == []
 
@@ -184,3 +186,8 @@ def test_headers_explain_themselves(view: OperatorTable) -> None:
         tip = model.headerData(column, Qt.Orientation.Horizontal, Qt.ItemDataRole.ToolTipRole)
         assert tip.startswith("<qt>")
     assert [action.text() for action in view.make_menu().actions()] == ["Copy rows", "Save as CSV…"]
+
+
+def test_times_of_devices_beside_each_other_are_no_sum(view: OperatorTable) -> None:
+    status = view.findChild(QLabel, "operatorStatus").text()
+    assert status == "4 rows, cpu 6.00 ms, cuda:0 4.00 ms · cpu · batch 1"

@@ -189,10 +189,21 @@ def test_settings_hold_for_what_is_measured(page: ProfilePage, fake_document: An
 
 
 def test_the_first_look_asks_for_devices_once(page: ProfilePage, fake_document: Any) -> None:
+    assert fake_document.calls.count(("find_devices", None)) == 1
+    fake_document.devices_found.emit(DEVICES)
     page.show_tab("flame")
     page.hide()
     page.show()
     assert fake_document.calls.count(("find_devices", None)) == 1
+
+
+def test_devices_that_were_not_found_are_asked_for_again(
+    page: ProfilePage, fake_document: Any
+) -> None:
+    page.hide()
+    assert fake_document.calls.count(("find_devices", None)) == 1
+    page.show()  # the search was cancelled meanwhile
+    assert fake_document.calls.count(("find_devices", None)) == 2
 
 
 def test_unavailable_devices_cannot_be_chosen_and_say_why(
@@ -221,7 +232,17 @@ def test_threads_are_the_processors_alone(qtbot: QtBot) -> None:
 
 
 def test_the_batch_of_the_sample_input_is_said(page: ProfilePage) -> None:
-    assert page.findChild(QSpinBox, "runBatch").text() == "batch 1"
+    assert page.findChild(QSpinBox, "runBatch").text() == "own batch (1)"
+
+
+def test_the_models_own_batch_and_one_read_differently(qtbot: QtBot) -> None:
+    form = RunForm()
+    qtbot.addWidget(form)
+    batch = form.findChild(QSpinBox, "runBatch")
+    form.show_batch(4)
+    assert (batch.text(), form.settings.batch) == ("own batch (4)", 0)
+    batch.setValue(1)
+    assert (batch.text(), form.settings.batch) == ("batch 1", 1)
 
 
 def test_memory_can_be_looked_at_instead(
@@ -263,3 +284,25 @@ def test_a_limit_on_memory_is_judged_where_memory_is(base: Snapshot) -> None:
     limit = LimitStatus(Limit(METRICS["memory"], 2e6), met=False)
     shown = replace(base, current=_memory(base.current), limits=(limit,))
     assert summary(shown, "memory").endswith("· ✗ ≤ 2.00 MB")
+
+
+@pytest.mark.parametrize("file", ["save_trace", "save_prof"])
+def test_files_of_a_model_that_went_are_not_written(
+    page: ProfilePage,
+    fake_document: Any,
+    base: Snapshot,
+    operator_profile: OperatorProfile,
+    call_profile: CallProfile,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("gui.views.flame_view.ask_and_write", lambda *_: asked.append("trace"))
+    monkeypatch.setattr("gui.views.call_tree.ask_and_write", lambda *_: asked.append("prof"))
+    for profile in (operator_profile, call_profile):
+        fake_document.profiled.emit(Profiled("pruned", profile))
+    getattr(page, file)()
+    assert asked == [file.removeprefix("save_")]
+    fake_document.show(base, Part.MODEL)
+    getattr(page, file)()
+    assert len(asked) == 1

@@ -1,12 +1,14 @@
 """The roofline: where roofs and layers lie, what is read out, selected and written."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PySide6.QtCore import QPointF, QRectF, Qt
 from PySide6.QtGui import QGuiApplication, QImage, QPainter
+from PySide6.QtTest import QAbstractItemModelTester
 from PySide6.QtWidgets import QLabel, QTableView
 from pytestqt.qtbot import QtBot
 
@@ -173,8 +175,12 @@ def test_the_table_can_be_seen_and_sorted(chart: RooflineChart) -> None:
     files.show_table()
     dialog = chart.findChild(object, "tableDialog")
     model = dialog.findChild(QTableView, "numbers").model()
+    QAbstractItemModelTester(
+        model.sourceModel(), QAbstractItemModelTester.FailureReportingMode.Fatal
+    )
     assert model.rowCount() == 2
     assert model.index(0, 0).data() == "stem.conv"
+    assert [model.headerData(at, Qt.Orientation.Horizontal) for at in (0, 7)] == ["layer", "bound"]
     model.sort(4, Qt.SortOrder.AscendingOrder)
     assert model.index(0, 0).data() == "stem.bn"
     dialog.copy()
@@ -189,3 +195,11 @@ def test_before_anything_is_taken_nothing_can_be_written(
     qtbot.addWidget(chart)
     assert not any(action.isEnabled() for action in chart.make_menu().actions())
     assert not chart.grab().isNull()
+
+
+def test_conditions_of_the_layers_are_on_the_screen(
+    chart: RooflineChart, roofline: Roofline
+) -> None:
+    chart.show_profile(replace(roofline, conditions={"device": "cpu", "batch": "8"}))
+    caption = chart.findChild(QLabel, "rooflineCaption").text()
+    assert caption.endswith("1 compute-bound · cpu · batch 8")

@@ -26,6 +26,7 @@ MOST_INFLATION = 32
 
 FREE_INFLATION = 1 << 24
 
+_LARGEST_DIRECTORY = 1 << 25
 _CHUNK = 1 << 20
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -134,6 +135,8 @@ def read_archive(path: Path) -> Archive:
     with path.open("rb") as file:
         size = file.seek(0, 2)
         count, directory, end = _directory(path, file, size)
+        if end - directory > _LARGEST_DIRECTORY:
+            raise _damaged(path, "its table of contents is longer than any model's")
         file.seek(directory)
         records = file.read(end - directory)
         members: dict[str, Member] = {}

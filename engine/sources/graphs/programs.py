@@ -22,7 +22,7 @@ from engine.requests import InputSpec, OpenRequest
 from engine.sources.agreement import agreement, quiet, run, said
 from engine.sources.files.archives import Archive, read_archive
 from engine.sources.files.naming import plain_name, plain_names
-from engine.sources.files.pickles import LARGEST, BrokenPickle, scan_pickle
+from engine.sources.files.pickles import BrokenPickle, scan_pickle
 from engine.sources.graphs.unflattening import (
     control_flow,
     flat_example,
@@ -41,6 +41,9 @@ from engine.tracing import sample_inputs
 
 _PROGRAM = re.compile(r"(^|/)models/[^/]*\.json$|^serialized_exported_program\.json$")
 _REASON = "Exported programs have no safe form: torch reads a part of them as pickles."
+_LONGEST_MARK = 256  # of what tells the version, in bytes
+_MOST_UNPACKED = 1 << 23  # bytes of members that pickles are looked for in
+_MOST_FOLLOWED = 1 << 20  # bytes of pickles that are followed
 _EXPORT_AGAIN = "Export the model again with torch.export, after model.eval()."
 
 
@@ -87,14 +90,19 @@ def _check_kind(archive: Archive) -> None:
         raise ModelUnreadable(
             f"{name} holds several programs ({found}).", "Save the one to open in its own file."
         )
-    _check_version(archive.content(programs[0]), name)
+    _check_version(archive, programs[0])
 
 
-def _check_version(text: bytes, name: str) -> None:
+def _check_version(archive: Archive, program: str) -> None:
     from torch._export.serde.schema import SCHEMA_VERSION
 
-    version = re.search(rb'"schema_version": *\{"major": *(\d{1,9})', text)
-    writer = re.search(rb'"torch_version": *"([\w.+-]{1,40})"', text)
+    name, tail = plain_name(archive.path.name), b""
+    version = writer = None
+    for chunk in archive.chunks(archive.members[program], Job()):  # it may be long
+        text = tail + chunk
+        version = version or re.search(rb'"schema_version": *\{"major": *(\d{1,9})', text)
+        writer = writer or re.search(rb'"torch_version": *"([\w.+-]{1,40})"', text)
+        tail = text[-_LONGEST_MARK:]
     if version is not None and int(version[1]) != SCHEMA_VERSION[0]:
         by = f" by torch {writer[1].decode()}" if writer else ""
         raise ModelUnreadable(
@@ -105,15 +113,25 @@ def _check_version(text: bytes, name: str) -> None:
 
 
 def _names_called(archive: Archive) -> tuple[str, ...]:
-    """What the pickles in it would call, those in archives within it too."""
+    """What the pickles in it would call, as far as the first of them can be followed in time."""
     found: dict[str, None] = {}
-    for name, member in archive.members.items():
-        first = archive.head(member)[:1]
-        if member.size <= LARGEST and first in (b"\x80", b"P"):
-            for pickle in _pickles(archive.content(name)):
-                with suppress(BrokenPickle):  # torch will say what is wrong with it
-                    found.update(dict.fromkeys(scan_pickle(pickle).runs))
+    left = _MOST_FOLLOWED
+    for pickle in _all_pickles(archive):
+        left -= len(pickle)
+        if left < 0:
+            return (*found, "more than was looked through")
+        with suppress(BrokenPickle):  # torch will say what is wrong with it
+            found.update(dict.fromkeys(scan_pickle(pickle).runs))
     return tuple(found)
+
+
+def _all_pickles(archive: Archive) -> Iterator[bytes]:
+    """The pickles in it, those in archives within it too."""
+    left = _MOST_UNPACKED
+    for name, member in archive.members.items():
+        if member.size <= left and archive.head(member)[:1] in (b"\x80", b"P"):
+            left -= member.size
+            yield from _pickles(archive.content(name))
 
 
 def _pickles(content: bytes) -> Iterator[bytes]:
@@ -142,7 +160,7 @@ def _opened(content: bytes, path: Path, wanted: tuple[InputSpec, ...]) -> Opened
     wanted_outputs = run(lambda: _called(program, inputs), inputs, name)
     model = _as_modules(program, name)
     proof = agreement(run(lambda: model(*inputs), inputs, name), wanted_outputs, name)
-    info = ModelInfo(path.stem, str(path.resolve()), specs, True, (proof, *notes))
+    info = ModelInfo(plain_name(path.stem), str(path.resolve()), specs, True, (proof, *notes))
     return OpenedModel(info, model, inputs)
 
 

@@ -83,7 +83,8 @@ def _opened(content: bytes, path: Path, inputs: tuple[InputSpec, ...]) -> Opened
         ) from error
     run(lambda: with_layers(blocks, samples), samples, name)
     proof = agreement(run(lambda: blocks(*samples), samples, name), wanted, name)
-    info = ModelInfo(path.stem, str(path.resolve()), inputs, trained=True, notes=(proof,))
+    shown, source = plain_name(path.stem), str(path.resolve())
+    info = ModelInfo(shown, source, inputs, trained=True, notes=(proof,))
     return OpenedModel(info, blocks, samples)
 
 

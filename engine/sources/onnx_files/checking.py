@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -98,38 +98,54 @@ def opset_of(model: ModelProto, domain: str) -> int:
     return max((one.version for one in model.opset_import if one.domain in same), default=0)
 
 
+Allow = Callable[[int], None]
+"""Called with the size of each further file that is read."""
+
+
 @contextmanager
-def memory_bounded_for(path: Path) -> Iterator[None]:
+def memory_bounded_for(path: Path) -> Iterator[Allow]:
     """Let this process take only some 160 MiB, and four times the file, beyond what it has.
 
-    For a child; where the system knows no such limit, there is none.
+    What is given lets it take four times another file's size as well. For a child; where the
+    system knows no such limit, there is none.
     """
     if sys.platform != "linux":
-        yield
+        yield _allow_nothing
         return
     import resource
 
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    size = path.stat().st_size
-    resource.setrlimit(
-        resource.RLIMIT_AS,
-        (used + _CHECK_BYTES + _CHECK_BYTES_PER_BYTE * min(size, _LARGEST_FILE), limits[1]),
-    )
+    most = used + _CHECK_BYTES
+    highest = sys.maxsize if limits[1] == resource.RLIM_INFINITY else limits[1]
+
+    def allow(size: int) -> None:
+        nonlocal most
+        most = min(most + _CHECK_BYTES_PER_BYTE * size, highest)
+        resource.setrlimit(resource.RLIMIT_AS, (most, limits[1]))
+
+    allow(min(path.stat().st_size, _LARGEST_FILE))
     try:
-        yield
+        yield allow
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def read_onnx(path: Path) -> OnnxFile:
+def _allow_nothing(_size: int) -> None:
+    """Where there is no limit."""
+
+
+def read_onnx(path: Path, allow: Allow = _allow_nothing) -> OnnxFile:
     """Read a model, and refuse what is damaged or reaches outside its folder.
+
+    Args:
+        allow: for each file of external data, before it is read.
 
     Raises:
         ModelUnreadable: the message names the cause.
     """
     try:
-        return _read(path)
+        return _read(path, allow)
     except EngineError:
         raise
     except MemoryError:
@@ -138,7 +154,7 @@ def read_onnx(path: Path) -> OnnxFile:
         raise _damaged(_first_line(error)) from error
 
 
-def _read(path: Path) -> OnnxFile:
+def _read(path: Path, allow: Allow) -> OnnxFile:
     content = _content(path)
     model = ModelProto()
     model.ParseFromString(content)
@@ -147,7 +163,7 @@ def _read(path: Path) -> OnnxFile:
     tensors = list(_tensors(model))
     for tensor in tensors:
         _check_size(tensor)
-    stamps = _fetch_external(tensors, path.parent)
+    stamps = _fetch_external(tensors, path.parent, allow)
     digest = hashlib.sha256(content + repr(stamps).encode()).hexdigest()
     del content
     if model.graph.sparse_initializer:
@@ -252,15 +268,21 @@ def _check_size(tensor: TensorProto) -> None:
 # -- external data
 
 
-def _fetch_external(tensors: list[TensorProto], folder: Path) -> list[tuple[str, int, int]]:
+def _fetch_external(
+    tensors: list[TensorProto], folder: Path, allow: Allow
+) -> list[tuple[str, int, int]]:
     """Read all external data into the tensors; names, sizes and times of the files it lies in."""
     stamps: dict[str, tuple[str, int, int]] = {}
+    seen: set[tuple[int, int]] = set()
     for tensor in tensors:
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location, name = entries.get("location", ""), plain_name(tensor.name)
         with _opened_inside(folder, location, tensor.name) as (file, about):
+            if (place := (about.st_dev, about.st_ino)) not in seen:  # whatever it is called
+                seen.add(place)
+                allow(about.st_size)
             stamps[location] = (location, about.st_size, about.st_mtime_ns)
             offset = _number(entries, "offset", 0, name)
             wanted = _byte_count(tensor)
@@ -394,8 +416,8 @@ def inspect(payload: dict[str, Any]) -> dict[str, Any]:
         ``digest``, ``notes`` of what was found, and the ``batch`` that its shapes are for, or 0.
     """
     path = Path(payload["path"])
-    with memory_bounded_for(path):
-        file = read_onnx(path)
+    with memory_bounded_for(path) as allow:
+        file = read_onnx(path, allow)
     # Only now, for it takes seconds to import torch, and a damaged file needs none of it.
     from engine.sources.onnx_files.comparison import compare
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from math import prod
 
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
@@ -11,6 +12,7 @@ from engine.sources.files.naming import plain_name
 from engine.sources.onnx_files.checking import OnnxFile
 from engine.sources.onnx_files.converters.call import TORCH_DTYPES
 
+_MOST_ELEMENTS = 1 << 25
 _STEPS = 128
 _PIXELS = 224
 _IMAGE_RANKS = (4, 5)
@@ -35,6 +37,13 @@ def input_specs(file: OnnxFile, given: Sequence[InputSpec]) -> tuple[InputSpec, 
         _check(file, given, dtypes, sides)
         return tuple(given)
     specs = _guessed(file, dtypes, sides)
+    for info, spec in zip(file.inputs, specs, strict=True):
+        if (count := prod(spec.shape)) > _MOST_ELEMENTS:
+            raise ModelUnreadable(
+                f"The ONNX file takes “{plain_name(info.name)}” of {count:,} elements, too many "
+                "for a sample.",
+                "Export the model for smaller inputs.",
+            )
     left_open = [
         f"{plain_name(info.name)}: {plain_name(', '.join(names))}"
         for info, shape in zip(file.inputs, sides, strict=True)
@@ -74,7 +83,8 @@ def _sides(info: ValueInfoProto) -> list[_Side] | None:
     if not info.type.tensor_type.HasField("shape"):
         return None
     return [
-        side.dim_value if side.HasField("dim_value") else side.dim_param or f"dimension {at}"
+        # Some exporters write an open side as 0 or -1.
+        side.dim_value if side.dim_value > 0 else side.dim_param or f"dimension {at}"
         for at, side in enumerate(info.type.tensor_type.shape.dim)
     ]
 

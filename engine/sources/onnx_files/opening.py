@@ -6,6 +6,7 @@ from engine.child import run_in_child
 from engine.errors import ChildFailed, ModelUnreadable
 from engine.job import Job
 from engine.requests import OpenRequest
+from engine.sources.files.naming import plain_name
 from engine.sources.onnx_files.checking import read_onnx
 from engine.sources.onnx_files.conversion import Converted, convert_file
 from engine.sources.opened import OpenedModel
@@ -36,9 +37,9 @@ def open_onnx(path: Path, request: OpenRequest, job: Job) -> OpenedModel:
     if found["batch"]:
         converted.model.batch = found["batch"]
     notes = tuple(found["notes"])
-    info = ModelInfo(
-        path.stem, request.source, converted.specs, trained=True, notes=notes, task=_task(converted)
-    )
+    shown, source = plain_name(path.stem), str(path.resolve())
+    task = _task(converted)
+    info = ModelInfo(shown, source, converted.specs, trained=True, notes=notes, task=task)
     return OpenedModel(info, converted.model, converted.inputs)
 
 
