@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import math
 import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +25,9 @@ from engine import (
     InputSpec,
     Job,
     LayerId,
-    LayerTree,
     Limit,
-    ModelState,
     OpenRequest,
     Preprocessing,
-    Provenance,
     PruneChannels,
     Quantize,
     RunSettings,
@@ -41,7 +37,7 @@ from engine import (
     write_atomically,
 )
 from engine.child import FLAG, serve
-from gui import catalogue_text, profile_text, system
+from gui import catalogue_text, model_text, profile_text, system
 from gui import format as text
 
 if TYPE_CHECKING:
@@ -296,9 +292,9 @@ def _add_window_options(parser: argparse.ArgumentParser, default: str | None = N
     )
     parser.add_argument(
         "--view",
-        choices=("latency", "operators", "flame", "python", "lines", "roofline"),
+        choices=("catalogue", "latency", "operators", "flame", "python", "lines", "roofline"),
         default=default,
-        help="of profiling, to be measured for the picture",
+        help="to be shown in the picture; those of profiling are measured for it",
     )
 
 
@@ -350,9 +346,11 @@ def _inspect(options: argparse.Namespace) -> int:
             session.measure_latency(job)
     snapshot = session.snapshot
     if options.json:
-        _print_json(_model_facts(snapshot) | {"layers": _layer_facts(snapshot.current)})
+        model_text.print_json(
+            model_text.model_facts(snapshot) | {"layers": model_text.layer_facts(snapshot.current)}
+        )
     else:
-        _print_layers(snapshot)
+        model_text.print_layers(snapshot)
     return OK
 
 
@@ -364,12 +362,12 @@ def _apply(options: argparse.Namespace) -> int:
         report = session.export(str(options.out), kind, job)
     snapshot = session.snapshot
     if options.json:
-        _print_json(
-            _comparison_facts(snapshot)
+        model_text.print_json(
+            model_text.comparison_facts(snapshot)
             | {"files": list(report.files), "largest_error": report.largest_error}
         )
     else:
-        _print_comparison(snapshot)
+        model_text.print_comparison(snapshot)
         print(f"Wrote {options.out}, re-opened and compared: {_agreement(report.largest_error)}.")
         if report.note:
             print(report.note)
@@ -395,16 +393,16 @@ def _evaluate(options: argparse.Namespace) -> int:
     snapshot = session.snapshot
     unmet = [status.limit for status in snapshot.limits if not status.met]
     if options.json:
-        facts = _comparison_facts(snapshot)
+        facts = model_text.comparison_facts(snapshot)
         facts["limits"] = [
             {"metric": one.limit.metric.key, "bound": one.limit.bound,
              "relative": one.limit.relative, "met": one.met}
             for one in snapshot.limits
         ]  # fmt: skip
-        _print_json(facts | _data_facts(snapshot))
+        model_text.print_json(facts | model_text.data_facts(snapshot))
     else:
-        _print_comparison(snapshot)
-        _print_data(snapshot)
+        model_text.print_comparison(snapshot)
+        model_text.print_data(snapshot)
         for status in snapshot.limits:
             print(f"{text.limit_text(status.limit)}: {'met' if status.met else 'not met'}")
     return UNMET if unmet else OK
@@ -425,7 +423,7 @@ def _profile(options: argparse.Namespace) -> int:
     files = _write_profiles(options, profiles)
     if options.json:
         found = {name: profile_text.facts(profile) for name, profile in profiles.items()}
-        _print_json(
+        model_text.print_json(
             {"model": session.snapshot.model.name, **profile_text.layer_facts(session.snapshot),
              **found, "files": files}
         )  # fmt: skip
@@ -502,7 +500,7 @@ def _catalogue(options: argparse.Namespace) -> int:
     if axes:
         rows = catalogue_text.on_front(rows, *axes)
     if options.json:
-        _print_json(catalogue_text.facts(rows, sort))
+        model_text.print_json(catalogue_text.facts(rows, sort))
     elif options.csv:
         print(catalogue_text.as_csv(rows, sort), end="")
     else:
@@ -546,7 +544,7 @@ def _demo(options: argparse.Namespace, told: str = "") -> int:
         picture = None
     else:
         files.append(str(picture))
-    facts = _comparison_facts(session.snapshot) | {
+    facts = model_text.comparison_facts(session.snapshot) | {
         "exported": {
             "file": str(checkpoint),
             "bytes": report.bytes,
@@ -557,9 +555,9 @@ def _demo(options: argparse.Namespace, told: str = "") -> int:
         "picture": None if picture is None else str(picture),
     }
     if options.json:
-        _print_json(facts)
+        model_text.print_json(facts)
     else:
-        _print_comparison(session.snapshot)
+        model_text.print_comparison(session.snapshot)
         print(
             f"The exported checkpoint, re-opened in a fresh process: "
             f"accuracy {text.percent(reopened['accuracy'])}, {_agreement(report.largest_error)}."
@@ -737,202 +735,7 @@ def _progress() -> Iterator[Job]:
 
 
 def _complain(message: str) -> None:
-    print(f"secateur: {_one_line(message)}", file=sys.stderr)
-
-
-def _one_line(message: str) -> str:
-    """Whatever the names in it hold, nothing that a terminal would obey."""
-    return "".join(sign if sign.isprintable() else " " for sign in message)
-
-
-# -- numbers for machines
-
-
-def _print_json(facts: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
-    print(json.dumps(facts, indent=1, ensure_ascii=False))
-
-
-def _totals(state: ModelState) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    for key, series in state.table.items():
-        facts[key] = series.total.value
-        if series.total.low is not None:
-            facts[f"{key}_interval"] = [series.total.low, series.total.high]
-    return facts
-
-
-def _conditions(state: ModelState) -> dict[str, Any]:
-    return {
-        key: {"provenance": series.metric.provenance.value, **series.conditions}
-        for key, series in state.table.items()
-    }
-
-
-def _model_facts(snapshot: Snapshot) -> dict[str, Any]:
-    unattributed = {
-        name
-        for series in snapshot.current.table.values()
-        for name, value in series.unattributed.items()
-        if value is None
-    }
-    return {
-        "model": snapshot.model.name,
-        "source": snapshot.model.source,
-        "trained": snapshot.model.trained,
-        "inputs": [str(spec) for spec in snapshot.model.inputs],
-        "notes": list(snapshot.model.notes),
-        **_totals(snapshot.current),
-        "unattributed": sorted(unattributed),
-        "conditions": _conditions(snapshot.current),
-    }
-
-
-def _comparison_facts(snapshot: Snapshot) -> dict[str, Any]:
-    return _model_facts(snapshot) | {
-        "base": _totals(snapshot.base),
-        "current": _totals(snapshot.current),
-        "edits": [text.edit_text(entry.edit) for entry in snapshot.history[: snapshot.cursor]],
-    }
-
-
-def _data_facts(snapshot: Snapshot) -> dict[str, Any]:
-    data = snapshot.data
-    if data is None:
-        return {}
-    return {"data": {"name": data.name, "description": data.description,
-                     "metric": data.metric, "broken": list(data.broken)}}  # fmt: skip
-
-
-def _layer_facts(state: ModelState) -> list[dict[str, Any]]:
-    rows = []
-    for layer in state.tree:
-        facts: dict[str, Any] = {
-            "layer": layer.id,
-            "kind": layer.kind,
-            "output_shape": None if layer.output_shape is None else list(layer.output_shape),
-            "parameters": layer.parameters,
-            "weights": layer.weights,
-            "zeros": layer.zeros,
-            "weight_bits": layer.weight_bits,
-            "activation_bits": layer.activation_bits,
-            "aliases": list(layer.aliases),
-            "note": layer.note,
-        }
-        for key, series in state.table.items():
-            parts = series.layers.get(layer.id)
-            if parts is None or key == "parameters":
-                continue
-            facts[key] = sum(quantity.value for quantity in parts.values())
-            if set(parts) != {""}:
-                facts[f"{key}_parts"] = {part: quantity.value for part, quantity in parts.items()}
-        rows.append(facts)
-    return rows
-
-
-# -- tables for people
-
-
-def _print_layers(snapshot: Snapshot) -> None:
-    from rich.table import Table
-
-    state = snapshot.current
-    tree: LayerTree = state.tree
-    shown = [METRICS[key] for key in ("macs", "latency", "energy") if key in state.table]
-    table = Table(
-        title=_plain(f"{snapshot.model.name} at {_shape(snapshot)}"), title_justify="left"
-    )
-    table.add_column("Layer", no_wrap=True)
-    table.add_column("Kind")
-    for name in ("Output", "Parameters", "Bits", *(metric.title for metric in shown)):
-        table.add_column(name, justify="right")
-    sums = {
-        metric.key: tree.inclusive(state.table[metric.key].by_layer())
-        for metric in (METRICS["parameters"], *shown)
-    }
-    for layer in tree:
-        depth = layer.id.count(".") + bool(layer.id)
-        table.add_row(
-            _plain("  " * depth + (layer.name or snapshot.model.name)),
-            _plain(layer.kind),
-            text.shape(layer.output_shape),
-            text.count(sums["parameters"].get(layer.id)),
-            str(layer.weight_bits or ""),
-            *(text.metric_number(metric, sums[metric.key].get(layer.id)) for metric in shown),
-        )
-    _console().print(table)
-    _print_totals(snapshot)
-
-
-def _print_totals(snapshot: Snapshot) -> None:
-    for series in snapshot.current.table.values():
-        metric = series.metric
-        exact = f" = {series.total.value:,.0f}" if metric.provenance is Provenance.COUNTED else ""
-        conditions = ", ".join(f"{key} {value}" for key, value in series.conditions.items())
-        value = text.metric_value(metric, series.total)
-        origin = f"{metric.provenance.value}; {conditions}".rstrip("; ")
-        print(f"{metric.title}: {value}{exact} ({origin})")
-        if series.unattributed:
-            print(f"  without a rule, not in the total: {', '.join(series.unattributed)}")
-    for note in snapshot.model.notes:
-        print(note)
-    if not snapshot.model.trained:
-        print("The weights are random: accuracy would mean nothing.")
-
-
-def _print_comparison(snapshot: Snapshot) -> None:
-    from rich.table import Table
-
-    for entry in snapshot.history[: snapshot.cursor]:
-        print(f"• {text.edit_text(entry.edit)}")
-    table = Table()
-    table.add_column(_plain(snapshot.model.name))
-    for name in ("Before", "After", "Change"):
-        table.add_column(name, justify="right")
-    table.add_column("")
-    for key, metric in METRICS.items():
-        series = snapshot.current.table.get(key)
-        if series is None:
-            continue
-        base = snapshot.base.table.total(metric)
-        table.add_row(
-            metric.title,
-            text.metric_value(metric, base),
-            text.metric_value(metric, series.total),
-            text.change(metric, base.value if base else None, series.total.value),
-            metric.provenance.value,
-        )
-    _console().print(table)
-    if not snapshot.model.trained:
-        print("The weights are random: accuracy means nothing.")
-
-
-def _print_data(snapshot: Snapshot) -> None:
-    data, accuracy = snapshot.data, snapshot.current.table.get("accuracy")
-    if data is None or accuracy is None:
-        return
-    conditions = ", ".join(f"{key} {value}" for key, value in accuracy.conditions.items())
-    for line in (f"Accuracy: {conditions}.", data.description):
-        print(_one_line(line))
-    for name in data.broken:
-        print(_one_line(f"Skipped {name}"))
-
-
-def _shape(snapshot: Snapshot) -> str:
-    return ", ".join(str(spec).replace("x", "×") for spec in snapshot.model.inputs)
-
-
-def _plain(name: str) -> Any:
-    """Names from models are text, never markup."""
-    from rich.text import Text
-
-    return Text(name)
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # Piped into a file the table keeps its width instead of folding at 80 columns.
-    return Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    print(f"secateur: {model_text.one_line(message)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

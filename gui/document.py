@@ -422,16 +422,27 @@ class Document(QObject):
             return
         opened = bool(change.parts & (Part.MODEL | Part.DATA))
         if opened or self._settings.measure_after_edit:
-            self._follow_up()
+            self._follow_up(chosen=Part.DATA in change.parts and Part.MODEL not in change.parts)
 
-    def _follow_up(self) -> None:
+    def _follow_up(self, chosen: bool) -> None:
+        """Measure what is missing.
+
+        Args:
+            chosen: the user has just chosen the data, and waits for what they say.
+        """
         self._cancel_follow_ups()
+        loud = {"accuracy"} if chosen else set()
         wanted: tuple[tuple[str, str, Step], ...] = (
             ("accuracy", self.tr("Evaluating"), _evaluate_if_missing),
             ("latency", self.tr("Measuring latency"), self._measure_if_missing),
         )
         self._follow_ups = [
-            self._submit(title, step, idle=True, on_error=partial(self._leave_unmeasured, key))
+            self._submit(
+                title,
+                step,
+                idle=True,
+                on_error=None if key in loud else partial(self._leave_unmeasured, key),
+            )
             for key, title, step in wanted
         ]
 

@@ -2,8 +2,8 @@
 
 Three kinds of task share that thread. *Session jobs* run in the order in which they were
 submitted, and each delivers its result. Of the *previews* for one place only the newest counts.
-*Idle jobs* are what nobody waits for, such as measuring after an edit. A task that comes stops one of a later kind,
-which takes its turn again afterwards.
+*Idle jobs* are what nobody waits for, such as measuring after an edit. A task that comes stops one
+of a later kind, which takes its turn again afterwards.
 """
 
 import time
@@ -195,7 +195,10 @@ class JobRunner(QObject):
         on_done: Callable[[T], None],
         on_error: Callable[[BaseException], None],
     ) -> int:
-        """Run ``function`` as soon as no session job waits, in place of an earlier one for ``slot``."""
+        """Run ``function`` as soon as no session job waits.
+
+        It replaces an earlier preview for the same ``slot``, and no other.
+        """
         self.cancel_preview(slot)
         task = _Task(self._next_id, "", function, on_done, on_error, _Kind.PREVIEW, slot)
         return self._admit(task).id

@@ -14,7 +14,8 @@ class Picture(QObject):
     """Waits for the jobs to end, selects a layer worth seeing, and writes what the window shows.
 
     Args:
-        view: of profiling, to be measured and brought to the front; "" for none.
+        view: the catalogue, or of profiling, to be measured and brought to the front; "" for
+            none.
 
     Attributes:
         error: why there is no picture, in one line; empty when there is one.
@@ -46,7 +47,9 @@ class Picture(QObject):
             self._selected = True
             layer = layer_worth_seeing(snapshot)
             self._window.selection.set((layer,) if layer is not None else ())
-            if self._view:
+            if self._view == "catalogue":
+                self._window.show_catalogue()
+            elif self._view:
                 self._window.profile(self._view)
             QTimer.singleShot(_SETTLE_MS, self._draw)
 

@@ -4,7 +4,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QWidget
 
-from engine import EngineError
+from engine import Change, EngineError, Part
 from gui import format as fmt
 from gui.dialogs.question import Question
 from gui.views.parts import ElidedLabel

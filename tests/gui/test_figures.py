@@ -11,9 +11,11 @@ from pytestqt.qtbot import QtBot
 from engine import (
     METRICS,
     DataInfo,
+    EngineError,
     Limit,
     LimitStatus,
     MeasurementTable,
+    Part,
     Quantity,
     Series,
     Snapshot,
@@ -124,6 +126,25 @@ def test_without_data_the_card_is_a_button(
     fake_document.show(replace(_without(pruned, "accuracy"), data=DATA))
     assert not button.isVisible()
     assert strip.card("accuracy").findChild(QLabel, "figureBase").text() == "not evaluated yet"
+
+
+def test_what_could_not_be_taken_says_why_until_the_state_changes(
+    strip: FiguresStrip, fake_document: Any, pruned: Snapshot
+) -> None:
+    fake_document.show(_without(pruned, "latency"))
+    card = strip.card("latency")
+    caption = card.findChild(QLabel, "figureBase")
+    assert caption.text() == "not measured yet"
+    fake_document.unmeasured.emit("latency", EngineError("No <b>gradient</b>.", "Go forward."))
+    assert caption.text() == "could not be taken"
+    assert "No &lt;b&gt;gradient&lt;/b&gt;. Go forward." in card.toolTip()
+    fake_document.show(_without(pruned, "latency"), Part.METRICS)  # of something else
+    assert caption.text() == "could not be taken"
+    fake_document.show(_without(pruned, "latency"), Part.LAYERS)
+    assert caption.text() == "not measured yet"
+    fake_document.unmeasured.emit("latency", EngineError("No gradient."))
+    fake_document.show(pruned, Part.METRICS)  # it was measured after all
+    assert "No gradient." not in card.toolTip()
 
 
 def test_nothing_is_cut_off_at_1000_pixels(strip: FiguresStrip) -> None:

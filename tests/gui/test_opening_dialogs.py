@@ -226,6 +226,16 @@ def test_consent_to_data_loads_it_again(bench: Bench) -> None:
     assert not bench.failed
 
 
+def test_consent_to_data_is_not_asked_for_another_model(bench: Bench) -> None:
+    bench.open("demo")
+    bench.document.load_data(DataRequest("data.py:make"))
+    bench.settle()
+    question = bench.dialog("consent")
+    with bench.qtbot.waitSignal(question.rejected):
+        bench.open("other")
+    assert not bench.failed
+
+
 def _inputs(bench: Bench, *texts: str) -> InputsDialog:
     error = InputsNeeded("Nothing says.", details={"inputs": list(texts)})
     bench.open("net.pt2", error)
