@@ -23,6 +23,9 @@ _WARM_UP_RUNS = 2
 
 _DEEPEST = 200  # calls in calls
 
+CPROFILE_KEEPS_TO_ITS_THREAD = sys.version_info < (3, 12)
+"""Later ones also see what other threads call, such as the window's, and mistake whose it is."""
+
 Function = tuple[str, int, str]
 """File, line and name, as :mod:`pstats` has them."""
 
@@ -42,7 +45,8 @@ def profile_python(
     every layer meets ``Module._call_impl``. So one more pass is followed call by call, and each
     figure is split among the places where that caller calls that callee, in the proportion in
     which the followed pass spent its time there. Times of the whole tree add up to cProfile's own;
-    they are longer than without it, most where many short functions run.
+    they are longer than without it, most where many short functions run. Where cProfile does not
+    keep to its thread, every pass is followed instead, which takes longer still.
 
     Raises:
         ProfilingFailed: the model does not run so on this machine, or something else (a debugger,
@@ -54,16 +58,21 @@ def profile_python(
             "Another profiler or debugger is running in this process.", "Start Secateur without it."
         )
     with running(model, inputs, settings) as run:
-        job.begin("Profiling Python", _WARM_UP_RUNS + runs + 1)
+        job.begin("Profiling Python", _WARM_UP_RUNS + runs + CPROFILE_KEEPS_TO_ITS_THREAD)
         for _ in range(_WARM_UP_RUNS):
             run.once()
             job.advance()
-        figures = _figures(run, runs, job)
+        figures = _figures(run, runs, job) if CPROFILE_KEEPS_TO_ITS_THREAD else None
         follower = _Follower()
-        run.once(within=follower)
-        job.advance()
+        for _ in range(1 if figures else runs):
+            run.once(within=follower)
+            job.advance()
+    recorder = "cProfile" if figures else "sys.setprofile"
+    figures = figures or _followed_figures(follower.root)
     root = _tree(follower.root, figures, runs)
-    conditions = run.conditions | {"runs": str(runs), "recorder": "cProfile, which slows it down"}
+    conditions = run.conditions | {
+        "runs": str(runs), "recorder": f"{recorder}, which slows it down",
+    }  # fmt: skip
     return CallProfile(root, runs, marshal.dumps(figures), conditions)
 
 
@@ -151,6 +160,30 @@ def _builtin(function: Any) -> Function:
                 return "~", 0, repr(kind.__dict__[name])
     module = function.__module__
     return "~", 0, f"<built-in method {f'{module}.' if isinstance(module, str) else ''}{name}>"
+
+
+def _followed_figures(root: _Place) -> Figures:
+    """What cProfile would have kept of the followed calls."""
+    figures: dict[Function, list[Any]] = {}
+
+    def add(caller: _Place, place: _Place, above: frozenset[Function]) -> float:
+        function, calls = place.function, place.calls
+        inside = above | {function}
+        total = place.own + sum(add(place, one, inside) for one in place.children.values())
+        kept = figures.setdefault(function, [0, 0, 0.0, 0.0, {}])
+        outermost = function not in above  # of a recursion, whose time counts once
+        for at, value in enumerate((calls, calls, place.own, total)):
+            kept[at] += value if at in (1, 2) or outermost else 0
+        if caller.function != _OUTSIDE:
+            before = kept[4].get(caller.function, (0, 0, 0.0, 0.0))
+            now = (calls, calls, place.own, total)
+            kept[4][caller.function] = tuple(a + b for a, b in zip(before, now, strict=True))
+        return total
+
+    for place in root.children.values():
+        if place.function[0] != __file__:  # the follower's own end
+            add(root, place, frozenset())
+    return {function: tuple(kept) for function, kept in figures.items()}
 
 
 # -- the tree
