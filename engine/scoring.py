@@ -109,6 +109,12 @@ class _MeanIoU:
         from torchmetrics.functional.classification import multiclass_confusion_matrix
 
         scores = _scores(outputs, targets, self._data)
+        if scores.shape[1] > IGNORED:
+            raise DataSetMismatch(
+                f"The model tells {scores.shape[1]:,} classes apart, and pixels labelled {IGNORED} "
+                "do not count in a mean IoU.",
+                "Judge it by a Python function.",
+            )
         for found, wanted in zip(scores.argmax(1), targets, strict=True):
             table = multiclass_confusion_matrix(
                 found, wanted, scores.shape[1], ignore_index=IGNORED, validate_args=False

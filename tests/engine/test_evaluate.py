@@ -315,6 +315,13 @@ def test_without_a_pixel_that_counts_there_is_no_mean_iou() -> None:
         evaluate(nn.Identity(), data, Job())
 
 
+def test_more_classes_than_a_label_leaves_room_for_are_refused() -> None:
+    """The label of pixels that do not count would be a class."""
+    data = pixels(torch.rand(1, 256, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64))
+    with pytest.raises(DataSetMismatch, match="256 classes"):
+        evaluate(nn.Identity(), data, Job())
+
+
 def test_scores_that_are_whole_numbers_count_as_any() -> None:
     scores = torch.tensor([[1, 9, 0], [7, 3, 2]])
     found = evaluate(Gives(lambda x: x.to(torch.int8)), toy(scores.float(), [1, 1], 3), Job())
