@@ -318,6 +318,7 @@ def test_without_a_pixel_that_counts_there_is_no_mean_iou() -> None:
 def test_more_classes_than_a_label_leaves_room_for_are_refused() -> None:
     """The label of pixels that do not count would be a class."""
     data = pixels(torch.rand(1, 256, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64))
+    data = dataclasses.replace(data, classes=tuple(map(str, range(256))))
     with pytest.raises(DataSetMismatch, match="256 classes"):
         evaluate(nn.Identity(), data, Job())
 
