@@ -143,6 +143,8 @@ def read_description(metadata: dict[str, str], file: str) -> Description:
         raise ModelUnreadable(
             f"{file}: {plain_name(where)}: {plain_name(first['msg'])}."
         ) from error
+    if len(found.source) > _LONGEST_SOURCE:
+        raise ModelUnreadable("The architecture that it names is no name of one.")
     try:
         inputs_of(found)
     except ValueError as error:
@@ -169,8 +171,6 @@ def rebuild(
         ConsentNeeded: it is a factory's, and its code was not allowed to run yet.
         ModelUnreadable: the two do not fit each other.
     """
-    if len(description.source) > _LONGEST_SOURCE:
-        raise ModelUnreadable("The architecture that it names is no name of one.")
     # Without data at first: what a file says of sizes costs no memory before its tensors agree.
     try:
         if is_factory(description.source):
@@ -180,10 +180,7 @@ def rebuild(
             with _at_most(_MODULES + _MODULES_PER_TENSOR * len(tensors)):
                 model = build(description.source, "meta").model
     except ModelNotFound as error:
-        raise ModelUnreadable(
-            f"It is a checkpoint of “{plain_name(description.source)}”, and there is no such "
-            "architecture."
-        ) from error
+        raise _no_such_architecture(description) from error
     try:
         for name, layer in description.layers.items():
             _restore(model, LayerId(name), layer)
@@ -227,8 +224,17 @@ def require_source_allowed(description: Description, trusted: Collection[str]) -
         shown = [plain_name(one, _LONGEST_SOURCE) for one in error.details["runs"]]
         details = {**error.details, "what": plain_name(error.details["what"]), "runs": shown}
         raise ConsentNeeded(plain_name(error, _LONGEST_SOURCE), error.remedy, details) from error
+    except ModelNotFound as error:
+        raise _no_such_architecture(description) from error
     except ModelUnreadable as error:
         raise ModelUnreadable(plain_name(error), error.remedy) from error
+
+
+def _no_such_architecture(description: Description) -> ModelUnreadable:
+    return ModelUnreadable(
+        f"It is a checkpoint of “{plain_name(description.source)}”, and there is no such "
+        "architecture."
+    )
 
 
 @contextmanager
