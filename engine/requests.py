@@ -217,3 +217,8 @@ class Candidate:
     total: int
     differing: tuple[str, ...] = field(default=())
     note: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the tensors can be opened as this."""
+        return self.matching == self.total

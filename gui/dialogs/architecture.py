@@ -53,6 +53,8 @@ class ArchitectureDialog(Question):
         self._table.cellDoubleClicked.connect(self._open_row)
         self._other.textChanged.connect(self._show_choice)
         self._show_choice()
+        # Why none can be opened is what there is to see then.
+        self._toggle.setChecked(bool(candidates) and not any(one.fits for one in candidates))
         self.resize(620, self.sizeHint().height())
         self._table.setFocus() if candidates else self._other.setFocus()
 
@@ -62,8 +64,19 @@ class ArchitectureDialog(Question):
         typed = self._other.text().strip()
         if typed:
             return typed
-        row_ = self._table.currentRow()
-        return self._candidates[row_].source if 0 <= row_ < len(self._candidates) else ""
+        candidate = self._candidate
+        return candidate.source if candidate is not None else ""
+
+    @property
+    def _candidate(self) -> Candidate | None:
+        place = self._table.currentRow()
+        return self._candidates[place] if 0 <= place < len(self._candidates) else None
+
+    @property
+    def _can_open(self) -> bool:
+        """Whether what is chosen may be opened; of what is typed opening itself tells."""
+        candidate = self._candidate
+        return bool(self._other.text().strip()) or (candidate is not None and candidate.fits)
 
     def _make_table(self) -> QTableWidget:
         titles = (self.tr("Architecture"), self.tr("Tensors that match"), self.tr("Note"))
@@ -96,7 +109,9 @@ class ArchitectureDialog(Question):
         match = self.tr("{matching} of {total}").format(
             matching=candidate.matching, total=candidate.total
         )
-        for section, text in enumerate((_short(candidate.source), match, candidate.note)):
+        differ = "" if candidate.fits else self.tr("Some of its tensors differ")
+        texts = (_short(candidate.source), match, candidate.note or differ)
+        for section, text in enumerate(texts):
             item = QTableWidgetItem(fmt.visible(text))
             item.setToolTip(fmt.tooltip(text))
             table.setItem(place, section, item)
@@ -131,9 +146,9 @@ class ArchitectureDialog(Question):
         name = self.architecture
         short = fmt.visible(_short(name), 40)
         self._accept.setText(self.tr("Open as %s") % short if name else self.tr("Open"))
-        self._accept.setEnabled(bool(name))
-        place = self._table.currentRow()
-        candidate = self._candidates[place] if 0 <= place < len(self._candidates) else None
+        self._accept.setEnabled(self._can_open)
+        self._accept.setToolTip("" if self._can_open else self.tr("Some of its tensors differ"))
+        candidate = self._candidate
         differing = candidate.differing if candidate is not None else ()
         self._toggle.setEnabled(bool(differing))
         self._differing.setPlainText("\n".join(breakable(one) for one in differing))
@@ -144,10 +159,9 @@ class ArchitectureDialog(Question):
         self.accept()
 
     def accept(self) -> None:
-        architecture = self.architecture
-        if architecture:
+        if self._can_open:
             super().accept()
-            self.chosen.emit(architecture)
+            self.chosen.emit(self.architecture)
 
 
 def _short(source: str) -> str:

@@ -51,7 +51,7 @@ CONSENT = ConsentNeeded(
 INPUTS = InputsNeeded("Nothing says what it takes.", details={"inputs": ["1x128:int64<30522"]})
 CANDIDATES = (
     Candidate("torchvision:resnet50", 318, 320, ("fc.weight: 10×2048",), "10 classes"),
-    Candidate("torchvision:resnext50_32x4d", 205, 320, ("conv1.weight",)),
+    Candidate("torchvision:resnext50_32x4d", 320, 320, ("extra is left over",)),
 )
 ARCHITECTURE = ArchitectureNeeded(
     "None fits.",
@@ -305,16 +305,30 @@ def test_the_nearest_architecture_is_offered_with_what_differs(bench: Bench) -> 
     table = dialog.findChild(QTableWidget)
     cells = [table.item(0, section).text() for section in range(3)]
     assert cells == ["resnet50", "318 of 320", "10 classes"]
+    accept = dialog.findChild(QPushButton, "architecture_accept")
+    assert not accept.isEnabled(), "some of its tensors differ"
+    table.cellDoubleClicked.emit(0, 0)
+    assert dialog.isVisible()
     differing = dialog.findChild(QPlainTextEdit, "architecture_differing")
     assert not differing.isVisible()
     dialog.findChild(QPushButton, "architecture_toggle").click()
     assert differing.isVisible()
     assert differing.toPlainText() == "fc.weight: 10×2048"
     table.setCurrentCell(1, 0)
-    accept = dialog.findChild(QPushButton, "architecture_accept")
     assert accept.text() == "Open as resnext50_32x4d"
     bench.click("architecture_accept")
     assert bench.requests[-1].architecture == "torchvision:resnext50_32x4d"
+
+
+def test_when_nothing_fits_the_differences_are_there_to_see(bench: Bench) -> None:
+    nearest = Candidate("torchvision:resnet18", 110, 120, ("layer4.1.conv1.weight is missing",))
+    bench.open("odd.pth", ArchitectureNeeded("None.", details={"candidates": [asdict(nearest)]}))
+    dialog = bench.dialog("architecture")
+    assert dialog.findChild(QTableWidget).item(0, 2).text() == "Some of its tensors differ"
+    assert "layer4.1.conv1.weight" in dialog.findChild(QPlainTextEdit).toPlainText()
+    assert dialog.findChild(QPlainTextEdit).isVisible()
+    assert not dialog.findChild(QPushButton, "architecture_accept").isEnabled()
+    dialog.reject()
 
 
 def test_another_architecture_or_a_factory_can_be_typed(bench: Bench) -> None:
