@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from PySide6.QtCore import QCoreApplication, Qt
-from PySide6.QtGui import QAction, QKeySequence
+from PySide6.QtGui import QAction, QKeySequence, QTextTable
 from PySide6.QtWidgets import (
     QDialog,
     QDialogButtonBox,
@@ -19,7 +19,8 @@ from gui.actions import plain_text
 from gui.errors import version
 from gui.widgets import column, named, plain_label
 
-_PAGE_SIZE: Final = (760, 640)
+_PAGE_SIZE: Final = (880, 680)
+_CELL_PADDING: Final = 4
 
 
 def show_about(parent: QWidget) -> None:
@@ -68,6 +69,7 @@ def show_formats(parent: QWidget) -> None:
     dialog.resize(*_PAGE_SIZE)
     page = named(QTextBrowser(dialog), "formats_page")
     page.setMarkdown(resource("help/formats.md").read_text(encoding="utf-8"))
+    _quieten_tables(page)
     buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close, dialog)
     buttons.rejected.connect(dialog.reject)
     layout = column(dialog, spacing=16)
@@ -75,6 +77,16 @@ def show_formats(parent: QWidget) -> None:
     layout.addWidget(page)
     layout.addWidget(buttons)
     dialog.open()
+
+
+def _quieten_tables(page: QTextBrowser) -> None:
+    """Draw the lines of tables fainter than their text."""
+    for frame in page.document().rootFrame().childFrames():
+        if isinstance(frame, QTextTable):
+            quiet = frame.format()
+            quiet.setBorderBrush(page.palette().mid())
+            quiet.setCellPadding(_CELL_PADDING)
+            frame.setFormat(quiet)
 
 
 def _keys(action: QAction) -> str:
