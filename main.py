@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 from engine import (
     METRIC_NAMES,
     METRICS,
+    ArchitectureNeeded,
     ConsentNeeded,
     DataRequest,
     EngineError,
+    InputsNeeded,
     InputSpec,
     Job,
     LayerId,
@@ -32,6 +34,7 @@ from engine import (
     Quantize,
     RunSettings,
     Snapshot,
+    WeightsMissing,
     run_application,
     run_in_child,
     write_atomically,
@@ -604,6 +607,28 @@ def _open(options: argparse.Namespace) -> ModelSession:
                 if not options.trust or digest in request.trusted:
                     raise _with_runs(needed) from None
                 request = replace(request, trusted=request.trusted | {digest})
+            except tuple(_ANSWERS) as needed:
+                raise _with_answer(needed) from None
+
+
+_ANSWERS: Mapping[type[EngineError], str] = {
+    WeightsMissing: "Add --download to fetch {size}them, or leave their name out.",
+    InputsNeeded: "Give --input for each of its inputs, such as {example}.",
+    ArchitectureNeeded: "Give --architecture: a name of the catalogue, or a Python factory.",
+}
+"""What a terminal answers by a flag."""
+
+
+def _with_answer(needed: EngineError) -> EngineError:
+    remedy = next(words for kind, words in _ANSWERS.items() if isinstance(needed, kind))
+    size, guesses = needed.details.get("bytes"), needed.details.get("inputs")
+    return EngineError(
+        str(needed),
+        remedy.format(
+            size=f"the {text.quantity(size, 'B')} of " if size else "",
+            example=(guesses or ["1x3x224x224"])[0],
+        ),
+    )
 
 
 def _open_demo() -> ModelSession:

@@ -130,7 +130,7 @@ def machine(device: torch.device, dtype: torch.dtype, job: Job, again: bool = Fa
     if figures is None or len(figures) != 3 or min(figures) <= 0:
         figures = None
     if figures is None or again:
-        job.begin("Measuring this machine", REPEATS * 4)
+        job.begin("Measuring this machine", REPEATS * (1 + len(_sides(device))))
         best = _Best(device, job)
         before = figures or (0.0, 0.0)
         figures = (
@@ -203,7 +203,11 @@ def _arithmetic(best: _Best, dtype: torch.dtype) -> float:
         a, b, out = (torch.ones(side, side, dtype=dtype, device=best.device) for _ in range(3))
         return 2 * side**3 / best.seconds(lambda: torch.mm(a, b, out=out))
 
-    return max(rate(side) for side in (SIDES if best.device.type == "cpu" else ACCELERATOR_SIDES))
+    return max(rate(side) for side in _sides(best.device))
+
+
+def _sides(device: torch.device) -> tuple[int, ...]:
+    return SIDES if device.type == "cpu" else ACCELERATOR_SIDES
 
 
 def _name_of(device: torch.device) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import engine
 import main
@@ -476,6 +477,22 @@ def test_a_terminal_without_our_signs_gets_others() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of undecodable bytes are POSIX's")
+def test_what_opening_still_needs_is_answered_by_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    missing = complaint(run("inspect", "squeezenet1_1@IMAGENET1K_V1"))
+    assert "Add --download to fetch the 4.96 MB of them" in missing
+    strange, code = tmp_path / "strange.safetensors", tmp_path / "nets.py"
+    save_file({"strange": torch.zeros(3)}, strange)
+    assert "Give --architecture" in complaint(run("inspect", strange))
+    code.write_text("from torch import nn\ndef make():\n    return nn.Linear(3, 2)\n")
+    assert "add --trust" in complaint(run("inspect", f"{code}:make"))
+    said = complaint(run("inspect", f"{code}:make", "--trust"))
+    assert "Give --input for each of its inputs, such as 1x3." in said
+    assert run("inspect", f"{code}:make", "--trust", "--input", "1x3").code == main.OK
+
+
 def test_a_file_name_that_is_no_text_is_told_as_it_can_be(
     done: dict[str, Any], tmp_path: Path
 ) -> None:
