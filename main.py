@@ -10,11 +10,11 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine import (
     METRIC_NAMES,
@@ -45,6 +45,9 @@ from gui import format as text
 
 if TYPE_CHECKING:
     from engine import ModelSession
+
+R = TypeVar("R", OpenRequest, DataRequest)
+T = TypeVar("T")
 
 OK, USAGE, UNMET, FAILED, INTERRUPTED = 0, 2, 3, 4, 130
 
@@ -599,16 +602,22 @@ def _open(options: argparse.Namespace) -> ModelSession:
         download=options.download,
     )
     with _progress() as job:
-        while True:
-            try:
-                return open_model(request, job)
-            except ConsentNeeded as needed:
-                digest = needed.details["digest"]
-                if not options.trust or digest in request.trusted:
-                    raise _with_runs(needed) from None
-                request = replace(request, trusted=request.trusted | {digest})
-            except tuple(_ANSWERS) as needed:
-                raise _with_answer(needed) from None
+        try:
+            return _trusting(options, request, lambda allowed: open_model(allowed, job))
+        except tuple(_ANSWERS) as needed:
+            raise _with_answer(needed) from None
+
+
+def _trusting(options: argparse.Namespace, request: R, ask: Callable[[R], T]) -> T:
+    """What is asked for; with ``--trust`` the code that it needs may run."""
+    while True:
+        try:
+            return ask(request)
+        except ConsentNeeded as needed:
+            digest = needed.details["digest"]
+            if not options.trust or digest in request.trusted:
+                raise _with_runs(needed) from None
+            request = replace(request, trusted=request.trusted | {digest})
 
 
 _ANSWERS: Mapping[type[EngineError], str] = {
@@ -655,15 +664,7 @@ def _load_data(session: ModelSession, options: argparse.Namespace, job: Job) -> 
         "skip" if options.skip_broken else "stop",
         _most(options.most),
     )
-    while True:
-        try:
-            session.load_data(request, job)
-            return
-        except ConsentNeeded as needed:
-            digest = needed.details["digest"]
-            if not options.trust or digest in request.trusted:
-                raise _with_runs(needed) from None
-            request = replace(request, trusted=request.trusted | {digest})
+    _trusting(options, request, lambda allowed: session.load_data(allowed, job))
 
 
 def _preprocessing(wish: str | None) -> Preprocessing | None:

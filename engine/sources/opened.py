@@ -7,7 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from engine.child import run_in_child
 from engine.errors import ConsentNeeded, ModelUnreadable
+from engine.job import Job
+from engine.lazy import resolve
 from engine.requests import DTYPES, InputSpec, OpenRequest
 from engine.sources.files.naming import plain_name
 from engine.state import ModelInfo
@@ -52,6 +55,42 @@ def allowed_content(path: Path, digest: str) -> bytes:
     if digest_of(content) != digest:
         raise ModelUnreadable(f"{path.name} was changed while it was being opened.", "Try again.")
     return content
+
+
+def read_in_child_first(
+    path: Path, digest: str, request: OpenRequest, reader: str, what: str, job: Job
+) -> OpenedModel:
+    """Read what the user allowed in a process of its own, and only then here: what aborts, aborts
+    there.
+
+    Args:
+        digest: of the content that was allowed.
+        reader: lazy name of a function of the content, the path and the inputs that are wished.
+        what: is being opened, for the progress.
+
+    Raises:
+        ModelUnreadable: the content has changed since, or as the reader says.
+        ChildFailed: the process ended.
+    """
+    inputs = [str(one) for one in request.inputs]
+    payload = {"path": str(path), "digest": digest, "inputs": inputs, "reader": reader}
+    job.begin(f"Opening the {what} in a process of its own")
+    run_in_child("engine.sources.opened:try_reader", payload, job)
+    job.begin(f"Opening the {what}")
+    return _read(payload)
+
+
+def try_reader(payload: dict[str, Any]) -> None:
+    """In the child: all that opening does."""
+    _read(payload)
+
+
+def _read(payload: dict[str, Any]) -> OpenedModel:
+    path = Path(payload["path"])
+    inputs = tuple(InputSpec.parse(one) for one in payload["inputs"])
+    content = allowed_content(path, payload["digest"])
+    opened: OpenedModel = resolve(payload["reader"])(content, path, inputs)
+    return opened
 
 
 def spec_of(example: Tensor, name: str) -> InputSpec:

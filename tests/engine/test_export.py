@@ -24,9 +24,9 @@ from engine.metrics import ACCURACY
 from engine.requests import InputSpec, OpenRequest
 from engine.session import ModelSession, open_model
 from engine.sources import description
+from engine.sources import opened as opened_models
 from engine.sources.architectures import Architecture, build
 from engine.sources.description import describe, read_description, rebuild
-from engine.sources.graphs import programs
 from engine.sources.opened import OpenedModel, digest_of
 from engine.sources.opening import open_source
 from engine.state import ModelInfo
@@ -58,7 +58,7 @@ def _children_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(verify, "run_in_child", run)
     monkeypatch.setattr(program, "run_in_child", run)
-    monkeypatch.setattr(programs, "run_in_child", run)
+    monkeypatch.setattr(opened_models, "run_in_child", run)
 
 
 in_process = pytest.mark.usefixtures("_children_in_this_process")

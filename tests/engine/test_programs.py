@@ -26,6 +26,7 @@ from engine.lazy import resolve
 from engine.requests import InputSpec, OpenRequest
 from engine.session import ModelSession
 from engine.sharing import share
+from engine.sources import opened as opened_models
 from engine.sources.files.archives import read_archive
 from engine.sources.graphs import programs
 from engine.sources.graphs.blocks import Block
@@ -42,7 +43,7 @@ def _children_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         job.check()
         return resolve(function)(json.loads(json.dumps(payload)))
 
-    monkeypatch.setattr(programs, "run_in_child", run)
+    monkeypatch.setattr(opened_models, "run_in_child", run)
 
 
 def saved(model: nn.Module, *args: Any, **settings: Any) -> bytes:
@@ -447,7 +448,7 @@ def test_a_program_that_changes_after_consent_is_not_read(
     def swap(function: str, payload: Any, job: Job) -> None:
         path.write_bytes(small_program + b"more")
 
-    monkeypatch.setattr(programs, "run_in_child", swap)
+    monkeypatch.setattr(opened_models, "run_in_child", swap)
     with pytest.raises(ModelUnreadable, match="was changed while"):
         opened(path, small_program)
 
@@ -458,7 +459,7 @@ def test_a_child_opens_it_first(
     def here(*_: object) -> None:
         raise AssertionError("it was opened here first")
 
-    monkeypatch.setattr(programs, "run_in_child", run_in_child)
+    monkeypatch.setattr(opened_models, "run_in_child", run_in_child)
     monkeypatch.setattr(programs, "_opened", here)
     broken = BROKEN["no weights"][0](small_program)
     with pytest.raises(ModelUnreadable, match="cannot be loaded"):

@@ -19,6 +19,7 @@ from engine.layers import LayerId
 from engine.lazy import resolve
 from engine.requests import InputSpec, OpenRequest
 from engine.session import ModelSession
+from engine.sources import opened as opened_models
 from engine.sources.files.archives import read_archive
 from engine.sources.graphs import torchscript
 from engine.sources.graphs.blocks import Block
@@ -34,7 +35,7 @@ def _children_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         job.check()
         return resolve(function)(json.loads(json.dumps(payload)))
 
-    monkeypatch.setattr(torchscript, "run_in_child", run)
+    monkeypatch.setattr(opened_models, "run_in_child", run)
 
 
 def saved(model: nn.Module, *example: Any) -> bytes:

@@ -1,6 +1,5 @@
 """Files of ``torch.save`` and pickles: plain tensors safely, all else after consent."""
 
-import hashlib
 import io
 import os
 import pickle
@@ -30,7 +29,7 @@ from engine.sources.files.pickles import (
     scan_pickle,
 )
 from engine.sources.files.sniffing import Kind
-from engine.sources.opened import digest_of, require_consent
+from engine.sources.opened import digest_of, digest_of_file, require_consent
 
 _MOST_TIMES = 64
 """How often the numbers of a file may be viewed by its tensors, all together."""
@@ -207,8 +206,7 @@ def _scanned(path: Path, content: bytes) -> PickleScan:
 def _with_consent(
     path: Path, kind: Kind, scan: PickleScan, request: OpenRequest, job: Job
 ) -> Contents | nn.Module:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = digest_of_file(path)
     shown = plain_name(path.name)
     reason = scan.unsafe
     if scan.runs:

@@ -15,7 +15,6 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 import engine.integer_layers  # noqa: F401  (registers the operators that programs use)
-from engine.child import run_in_child
 from engine.errors import EngineError, ModelUnreadable
 from engine.job import Job
 from engine.requests import InputSpec, OpenRequest
@@ -31,8 +30,8 @@ from engine.sources.graphs.unflattening import (
 )
 from engine.sources.opened import (
     OpenedModel,
-    allowed_content,
     digest_of_file,
+    read_in_child_first,
     require_consent,
     spec_of,
 )
@@ -59,19 +58,8 @@ def open_program(path: Path, request: OpenRequest, job: Job) -> OpenedModel:
     archive.verify(job)
     digest = digest_of_file(path)
     require_consent(request, digest, plain_name(path.name), _names_called(archive), _REASON)
-    job.begin("Opening the program in a process of its own")
-    texts = [str(one) for one in request.inputs]
-    payload = {"path": str(path), "digest": digest, "inputs": texts}
-    run_in_child("engine.sources.graphs.programs:try_program", payload, job)
-    job.begin("Opening the program")
-    return _opened(allowed_content(path, digest), path, request.inputs)
-
-
-def try_program(payload: dict[str, Any]) -> None:
-    """In the child: everything that opening does; what aborts, aborts here."""
-    path = Path(payload["path"])
-    content = allowed_content(path, payload["digest"])
-    _opened(content, path, tuple(map(InputSpec.parse, payload["inputs"])))
+    reader = f"{__name__}:_opened"
+    return read_in_child_first(path, digest, request, reader, "program", job)
 
 
 def _check_kind(archive: Archive) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from engine.child import run_in_child
 from engine.errors import EngineError, InputsNeeded, ModelUnreadable
 from engine.job import Job
 from engine.requests import InputSpec, OpenRequest
@@ -16,9 +15,9 @@ from engine.sources.files.naming import plain_name
 from engine.sources.graphs.scripted import scripted, with_layers
 from engine.sources.opened import (
     OpenedModel,
-    allowed_content,
     digest_of_file,
     likely_inputs,
+    read_in_child_first,
     require_consent,
 )
 from engine.state import ModelInfo
@@ -40,19 +39,8 @@ def open_torchscript(path: Path, request: OpenRequest, job: Job) -> OpenedModel:
     archive.verify(job)
     digest = digest_of_file(path)
     require_consent(request, digest, plain_name(path.name), _modules_of(archive), _REASON)
-    job.begin("Opening the TorchScript in a process of its own")
-    texts = [str(one) for one in request.inputs]
-    payload = {"path": str(path), "digest": digest, "inputs": texts}
-    run_in_child("engine.sources.graphs.torchscript:try_torchscript", payload, job)
-    job.begin("Opening the TorchScript")
-    return _opened(allowed_content(path, digest), path, request.inputs)
-
-
-def try_torchscript(payload: dict[str, Any]) -> None:
-    """In the child: everything that opening does; what aborts, aborts here."""
-    path = Path(payload["path"])
-    content = allowed_content(path, payload["digest"])
-    _opened(content, path, tuple(map(InputSpec.parse, payload["inputs"])))
+    reader = f"{__name__}:_opened"
+    return read_in_child_first(path, digest, request, reader, "TorchScript", job)
 
 
 def _modules_of(archive: Archive) -> tuple[str, ...]:
