@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
+from PySide6.QtGui import QDropEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
@@ -41,6 +43,19 @@ class Desk:
     def settle(self) -> None:
         """Wait until every job has ended and its result is shown."""
         self.qtbot.waitUntil(lambda: not self.jobs.active, timeout=TIMEOUT)
+
+    def drop(self, path: Path) -> None:
+        """Let a file fall on the window."""
+        data = QMimeData()
+        data.setUrls([QUrl.fromLocalFile(str(path))])
+        event = QDropEvent(
+            QPointF(10, 10),
+            Qt.DropAction.CopyAction,
+            data,
+            Qt.MouseButton.LeftButton,
+            Qt.KeyboardModifier.NoModifier,
+        )
+        self.window.dropEvent(event)
 
     def trigger(self, action: str) -> None:
         """Do what a click on that menu item does."""

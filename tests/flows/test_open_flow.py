@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
-from PySide6.QtGui import QDropEvent
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
     QComboBox,
     QDialog,
@@ -73,24 +72,11 @@ def _give_input(desk, text: str) -> None:
     _click(desk, "inputs_accept")
 
 
-def _drop(desk, path: Path) -> None:
-    data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path))])
-    event = QDropEvent(
-        QPointF(10, 10),
-        Qt.DropAction.CopyAction,
-        data,
-        Qt.MouseButton.LeftButton,
-        Qt.KeyboardModifier.NoModifier,
-    )
-    desk.window.dropEvent(event)
-
-
 def test_a_state_dict_is_recognised_and_says_so(asking, tmp_path: Path) -> None:
     path = tmp_path / "<b>weights</b>.pt"
     path.parent.mkdir()  # the name holds a separator
     torch.save(squeezenet1_1().state_dict(), path)
-    _drop(asking, path)
+    asking.drop(path)
     asking.settle()
     assert not asking.errors
     assert asking.snapshot.model.trained
@@ -110,7 +96,7 @@ def test_tensors_of_no_catalogued_model_open_by_a_factory(asking, tmp_path: Path
     tensors["features.0.weight"] = tensors["features.0.weight"][:, :1].clone()
     torch.save(tensors, path)
     factory.write_text(GREY)
-    _drop(asking, path)
+    asking.drop(path)
     dialog = _dialog(asking, "architecture")
     table = dialog.findChild(QTableWidget)
     assert [table.item(0, place).text() for place in (0, 1)] == ["squeezenet1_1", "51 of 52"]
@@ -128,7 +114,7 @@ def test_tensors_of_no_catalogued_model_open_by_a_factory(asking, tmp_path: Path
 def test_a_pickled_module_opens_only_after_consent(asking, tmp_path: Path) -> None:
     path = tmp_path / "module.pt"
     torch.save(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 4)), path)
-    _drop(asking, path)
+    asking.drop(path)
     runs = _dialog(asking, "consent").findChild(QPlainTextEdit, "consent_runs").toPlainText()
     assert "Sequential" in runs
     assert asking.document.snapshot is None
@@ -143,7 +129,7 @@ def test_a_dropped_python_file_asks_for_its_function_and_runs_after_consent(
 ) -> None:
     mark, path = tmp_path / "mark", tmp_path / "net.py"
     path.write_text(NET.format(mark=str(mark)))
-    _drop(asking, path)
+    asking.drop(path)
     dialog = _dialog(asking, "factory")
     assert dialog.findChild(QComboBox, "factory_function").currentText() == "make"
     dialog.findChild(QLineEdit, "factory_arguments").setText("width=6")
@@ -162,7 +148,7 @@ def test_refusing_consent_runs_nothing_and_keeps_the_model(asking, tmp_path: Pat
     path.write_text(NET.format(mark=str(mark)))
     asking.trigger("open_demo")
     asking.settle()
-    _drop(asking, path)
+    asking.drop(path)
     _click(asking, "factory_accept")
     _click(asking, "consent_cancel")
     assert not mark.exists()

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
-from PySide6.QtGui import QDropEvent
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QDialog, QFileDialog, QLineEdit, QPushButton, QStackedWidget
 
 from engine import METRICS, Job, LayerId
@@ -93,7 +92,7 @@ def test_a_recipe_is_saved_and_dropped_on_another_window(demo, make_desk, tmp_pa
     other = make_desk()
     other.trigger("open_demo")
     other.settle()
-    _drop(other, path)
+    other.drop(path)
     other.settle()
     assert other.snapshot.cursor == 1
     assert other.snapshot.current.table.total(METRICS["energy"]) == energy
@@ -103,23 +102,10 @@ def test_a_dropped_checkpoint_is_opened(demo, tmp_path: Path) -> None:
     path = tmp_path / "copy.safetensors"
     operations.export_checkpoint(demo.document, str(path))
     demo.settle()
-    _drop(demo, path)
+    demo.drop(path)
     demo.settle()
     assert not demo.errors
     assert demo.snapshot.model.source == str(path)
-
-
-def _drop(desk, path: Path) -> None:
-    data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path))])
-    event = QDropEvent(
-        QPointF(10, 10),
-        Qt.DropAction.CopyAction,
-        data,
-        Qt.MouseButton.LeftButton,
-        Qt.KeyboardModifier.NoModifier,
-    )
-    desk.window.dropEvent(event)
 
 
 def test_a_wrong_file_shows_the_start_page_again(desk, tmp_path: Path) -> None:
