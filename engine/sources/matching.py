@@ -355,43 +355,23 @@ def _of_timm(what: str) -> list[str]:
 @lru_cache(maxsize=512)
 def _signature(source: str) -> Mapping[str, Stored]:
     try:
-        with _Unfilled(ranges=True):
+        with _WithoutRanges():
             return _tensors_of(build(source, "meta").model)
     except (EngineError, NotImplementedError, RuntimeError):
-        with _Unfilled(ranges=False):
-            return _tensors_of(build(source, "meta").model)
+        return _tensors_of(build(source, "meta").model)
 
 
-class _Unfilled(TorchFunctionMode):
-    """Leaves out what tensors without data would be filled with: half of the time of building.
+class _WithoutRanges(TorchFunctionMode):
+    """Gives ``torch.arange`` no data either, so that Swin's positions cost no memory.
 
-    Args:
-        ranges: whether ``torch.arange`` gives no data either. Swin's positions then cost no
-            memory; RegNets cannot be built so, as they compute their widths with it.
+    RegNets cannot be built so, as they compute their widths with it.
     """
-
-    def __init__(self, ranges: bool) -> None:
-        super().__init__()
-        self.ranges = ranges
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _FILLING:
-            tensor = args[0] if args else kwargs["tensor"]
-            if tensor.device.type == "meta":
-                return tensor
-        if self.ranges and func is torch.arange:
+        if func is torch.arange:
             kwargs = {**kwargs, "device": "meta"}
         return func(*args, **kwargs)
-
-
-_FILLING = frozenset(
-    {
-        *(torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.zero_, torch.Tensor.fill_),
-        *(nn.init.normal_, nn.init.uniform_, nn.init.constant_, nn.init.trunc_normal_),
-        *(nn.init.kaiming_normal_, nn.init.kaiming_uniform_),
-    }
-)
 
 
 def _tensors_of(model: nn.Module) -> Mapping[str, Stored]:
