@@ -20,6 +20,9 @@
     ├── RecipeMismatch       the recipe was made for another model
     ├── ExportFailed         the written file did not pass its check, or could not be written
     ├── ProfilingFailed      it cannot be measured so on this machine
+    │   └── CounterUnavailable   no counter of energy can be read
+    ├── HardwareUnreadable   the file is not a description of hardware
+    ├── DescriptionUnreadable  the file is not a network description
     ├── ChildFailed          a child process ended without an answer
     └── OutOfMemory          memory ran out, nothing was changed
 
@@ -172,6 +175,24 @@ class ProfilingFailed(EngineError):
     """The model cannot be measured in this way on this machine."""
 
     remedy = "Choose other settings."
+
+
+class CounterUnavailable(ProfilingFailed):
+    """No counter of energy can be read here; the remedy is the command that fixes it."""
+
+    remedy = "Measure where there is a counter; modelled energy needs none."
+
+
+class HardwareUnreadable(EngineError):
+    """The file is not a description of hardware; the message names the field and the reason."""
+
+    remedy = "Mend the field, or start from a shipped description."
+
+
+class DescriptionUnreadable(EngineError):
+    """The file is not a network description; the message names the line and the field."""
+
+    remedy = "Give one layer a line, 25 comma-separated fields each, as the MIT energy tool takes."
 
 
 class ChildFailed(EngineError):

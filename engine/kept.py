@@ -30,6 +30,14 @@ def cache_folder() -> Path:
     return Path.home() / ".cache" / "secateur"
 
 
+def config_folder() -> Path:
+    """Where the user's own files of settings are, beside those of the window."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("APPDATA") or Path.home()) / "Secateur"
+    chosen = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(chosen) if chosen else Path.home() / ".config") / "Secateur"
+
+
 def machine() -> str:
     """A name for this machine, as folders may be shared between several."""
     return f"{platform.node()} {platform.machine()}"

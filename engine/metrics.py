@@ -4,8 +4,8 @@ Values are SI numbers (seconds, joules, bytes, MACs). Absent is not zero: a laye
 is not in the mapping, and work without a rule stands under ``unattributed``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from engine.layers import LayerId
@@ -45,9 +45,14 @@ PARAMETERS = Metric("parameters", "Parameters", "1", Provenance.COUNTED)
 
 MEMORY = Metric("memory", "Peak activation memory", "B", Provenance.MEASURED, adds_up=False)
 
+MEASURED_ENERGY = Metric("measured_energy", "Measured energy", "J", Provenance.MEASURED)
+
 METRICS = {
-    metric.key: metric for metric in (ACCURACY, ENERGY, LATENCY, MACS, SIZE, PARAMETERS, MEMORY)
-}
+    metric.key: metric
+    for metric in (
+        ACCURACY, ENERGY, LATENCY, MACS, SIZE, PARAMETERS, MEMORY, MEASURED_ENERGY,
+    )
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,17 @@ class Series:
             layer: sum(quantity.value for quantity in parts.values())
             for layer, parts in self.layers.items()
         }
+
+    def regrouped(self, group_of: Callable[[str], str]) -> "Series":
+        """The same series with parts of the same group added up; exact values alone."""
+        layers: dict[LayerId, dict[str, Quantity]] = {}
+        for layer, parts in self.layers.items():
+            sums: dict[str, float] = {}
+            for part, quantity in parts.items():
+                group = group_of(part)
+                sums[group] = sums.get(group, 0.0) + quantity.value
+            layers[layer] = {group: Quantity(value) for group, value in sums.items()}
+        return replace(self, layers=layers)
 
     def by_part(self) -> dict[str, float]:
         """Each part over all layers."""

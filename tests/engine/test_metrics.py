@@ -56,7 +56,7 @@ def test_a_breakdown_by_hand() -> None:
 def test_keys_and_units() -> None:
     assert {key: metric.unit for key, metric in METRICS.items()} == {
         "accuracy": "1", "energy": "J", "latency": "s", "macs": "MAC", "size": "B",
-        "parameters": "1", "memory": "B",
+        "parameters": "1", "memory": "B", "measured_energy": "J",
     }  # fmt: skip
     assert [key for key, metric in METRICS.items() if not metric.lower_is_better] == ["accuracy"]
     assert [key for key, metric in METRICS.items() if not metric.adds_up] == ["memory"]
