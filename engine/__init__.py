@@ -21,6 +21,31 @@ if TYPE_CHECKING:
     from engine.edits import PruneWeights as PruneWeights
     from engine.edits import Quantize as Quantize
     from engine.edits import edit_name as edit_name
+    from engine.energy.counters import CounterInfo as CounterInfo
+    from engine.energy.describing import DescriptionReport as DescriptionReport
+    from engine.energy.estimates import DATAFLOWS as DATAFLOWS
+    from engine.energy.estimates import GROUPINGS as GROUPINGS
+    from engine.energy.estimates import Dataflow as Dataflow
+    from engine.energy.estimates import EnergyEstimate as EnergyEstimate
+    from engine.energy.estimates import EnergySettings as EnergySettings
+    from engine.energy.estimates import Grouping as Grouping
+    from engine.energy.estimates import LayerEnergy as LayerEnergy
+    from engine.energy.grids import Grid as Grid
+    from engine.energy.grids import co2_grams as co2_grams
+    from engine.energy.grids import grids as grids
+    from engine.energy.hardware import Hardware as Hardware
+    from engine.energy.hardware import HardwareEntry as HardwareEntry
+    from engine.energy.hardware import check_hardware as check_hardware
+    from engine.energy.hardware import default_hardware as default_hardware
+    from engine.energy.hardware import find_hardware as find_hardware
+    from engine.energy.hardware import hardware_fields as hardware_fields
+    from engine.energy.hardware import list_hardware as list_hardware
+    from engine.energy.hardware import own_folder as own_folder
+    from engine.energy.hardware import read_hardware as read_hardware
+    from engine.energy.hardware import remove_own as remove_own
+    from engine.energy.hardware import save_own as save_own
+    from engine.energy.hardware import with_buffer as with_buffer
+    from engine.energy.hardware import write_hardware as write_hardware
     from engine.errors import ArchitectureNeeded as ArchitectureNeeded
     from engine.errors import ConsentNeeded as ConsentNeeded
     from engine.errors import EngineError as EngineError
@@ -55,6 +80,7 @@ if TYPE_CHECKING:
     from engine.profiles import SourceFunction as SourceFunction
     from engine.profiles import SourceLine as SourceLine
     from engine.profiling.devices import devices as devices
+    from engine.profiling.energy import energy_counters as energy_counters
     from engine.requests import DTYPES as DTYPES
     from engine.requests import METRIC_NAMES as METRIC_NAMES
     from engine.requests import Candidate as Candidate
@@ -88,6 +114,18 @@ _PUBLIC = {
     "engine.edits": (
         "EDITS", "Edit", "PruneChannels", "PruneWeights", "Quantize", "edit_name",
     ),
+    "engine.energy.counters": ("CounterInfo",),
+    "engine.energy.describing": ("DescriptionReport",),
+    "engine.energy.estimates": (
+        "DATAFLOWS", "GROUPINGS", "Dataflow", "EnergyEstimate", "EnergySettings", "Grouping",
+        "LayerEnergy",
+    ),
+    "engine.energy.grids": ("Grid", "co2_grams", "grids"),
+    "engine.energy.hardware": (
+        "Hardware", "HardwareEntry", "check_hardware", "default_hardware", "find_hardware",
+        "hardware_fields", "list_hardware", "own_folder", "read_hardware", "remove_own", "save_own",
+        "with_buffer", "write_hardware",
+    ),
     "engine.errors": (
         "ArchitectureNeeded", "ConsentNeeded", "EngineError", "InputsNeeded", "WeightsMissing",
     ),
@@ -106,6 +144,7 @@ _PUBLIC = {
         "OperatorProfile", "Roofline", "RooflinePoint", "SourceFunction", "SourceLine",
     ),
     "engine.profiling.devices": ("devices",),
+    "engine.profiling.energy": ("energy_counters",),
     "engine.requests": (
         "DTYPES", "METRIC_NAMES", "Candidate", "DataRequest", "InputSpec", "OpenRequest",
         "Preprocessing", "RunSettings",

@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 
 from engine.catalogue import CatalogueCost
+from engine.energy.estimates import EnergySettings
 from engine.energy.hardware import Hardware, default_hardware
-from engine.energy.model import estimate
+from engine.energy.model import MODEL, estimate
 from engine.errors import EngineError, ForwardFailed, is_out_of_memory
 from engine.job import Job
 from engine.kept import keep_figures, kept_figures, machine
@@ -68,7 +69,7 @@ def _once(key: str, count: int, take: Callable[[], tuple[float, ...]]) -> tuple[
 def _energy_key(source: str, hardware: Hardware) -> str:
     # By content, as a description may change under its name.
     digest = hashlib.sha256(repr(hardware).encode()).hexdigest()[:16]
-    return f"energy of {source} on {digest}, torch {torch.__version__}"
+    return f"energy of {source} on {digest}, model {MODEL}, torch {torch.__version__}"
 
 
 def _latency_key(source: str) -> str:
@@ -79,7 +80,7 @@ def _latency_key(source: str) -> str:
 def _energy(source: str, hardware: Hardware, job: Job) -> tuple[float, ...]:
     job.begin(f"Modelling the energy of {source}")
     seen, batch = _traced(source)
-    return (estimate(seen.operators, hardware, batch).total.value,)
+    return (estimate(seen.operators, EnergySettings(hardware), batch).series.total.value,)
 
 
 def _traced(source: str) -> tuple[Trace, int]:

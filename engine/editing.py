@@ -18,9 +18,9 @@ from engine.integer_layers import Folded, is_quantized
 from engine.job import Job
 from engine.layers import Layer, LayerId, LayerTree
 from engine.lazy import resolve
-from engine.sharing import share
+from engine.sharing import share, tensors_of
 from engine.state import LayerEffect
-from engine.tracing import Trace, layer_tree, trace
+from engine.tracing import Trace, batch_of, batched, layer_tree, trace
 
 T = TypeVar("T")
 
@@ -53,6 +53,18 @@ class Subject:
         if isinstance(value, EditRefused):
             raise EditRefused(str(value), value.remedy)
         return value
+
+    def at_batch(self, size: int) -> Trace:
+        """The trace at that many samples.
+
+        Raises:
+            ForwardFailed: the model does not run so.
+        """
+        if size == batch_of(self.inputs):
+            return self.trace
+        return self.once(
+            f"trace of {size} samples", lambda: trace(self.model, batched(self.inputs, size))
+        )
 
 
 class Handler(Protocol):
@@ -126,6 +138,8 @@ def methods_of(module: nn.Module, is_output: bool) -> tuple[str, ...]:
     Args:
         is_output: whether the layer's channels are the model's outputs.
     """
+    if any(one.is_meta for one in module.parameters(recurse=False)):
+        return ()  # an edit needs weights to choose among
     handlers = {edit_name(kind): _handler(kind) for kind in HANDLERS}
     return tuple(
         name
@@ -182,6 +196,15 @@ def _channels(module: nn.Module) -> int | None:
         if isinstance(value, int):
             return value
     return None
+
+
+def weight_zeros(model: nn.Module) -> dict[str, float]:
+    """Share of zeros in each parameter and buffer of two axes and more, by full name."""
+    return {
+        name: _zeros(tensor) / tensor.numel()
+        for name, tensor in tensors_of(model)
+        if tensor.dim() > 1 and tensor.numel()
+    }
 
 
 _zeros_of: MutableMapping[Tensor, tuple[int, int]] = WeakIdKeyDictionary()

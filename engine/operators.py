@@ -3,7 +3,7 @@
 Parameters, MACs, memory, energy and coupled batch norms are all read from here.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -114,6 +114,10 @@ class OperatorTable:
     def __len__(self) -> int:
         return len(self._operators)
 
+    def mapped(self, change: Callable[[Operator], Operator]) -> "OperatorTable":
+        """The same pass with every operator changed; its values keep their numbers."""
+        return OperatorTable(tuple(map(change, self._operators)), self._results)
+
     def macs(self) -> dict[LayerId, int]:
         """Multiply-accumulates by layer, those of layers without any left out."""
         sums: dict[LayerId, int] = {}
@@ -136,6 +140,16 @@ class OperatorTable:
                 for use in operator.outputs:
                     roots[use.number] = roots.get(origin, origin)
         return roots
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        """Names of parameters and buffers, by number."""
+        uses = (use for operator in self._operators for use in operator.inputs)
+        return {use.number: use.name for use in uses if use.name}
+
+    def name_of(self, use: TensorUse) -> str:
+        """Full name of the parameter or buffer behind views of it, else ""."""
+        return self._names.get(self._roots.get(use.number, use.number), "")
 
     @cached_property
     def _consumers(self) -> dict[int, list[Operator]]:

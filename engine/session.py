@@ -6,23 +6,29 @@ state they belong to.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from engine.datasets import DataSet, load_data, preview
-from engine.editing import Subject, carried_out, handler_of, look_at
+from engine.editing import Subject, carried_out, handler_of, look_at, weight_zeros
 from engine.edits import AppliedEdit, Edit
-from engine.energy.hardware import default_hardware
+from engine.energy.describing import DescriptionReport, describe, save_description
+from engine.energy.estimates import EnergyEstimate, EnergySettings
 from engine.energy.model import estimate
+from engine.energy.zeros import OperatorKey, Zeros
 from engine.errors import (
     DataSetNotFound,
     EditRefused,
+    EngineError,
+    ExportFailed,
     OutOfMemory,
+    ProfilingFailed,
     RecipeMismatch,
     is_out_of_memory,
 )
@@ -33,8 +39,10 @@ from engine.layers import LayerId
 from engine.lazy import resolve
 from engine.metrics import (
     ACCURACY,
+    ENERGY,
     LATENCY,
     MACS,
+    MEASURED_ENERGY,
     MEMORY,
     PARAMETERS,
     SIZE,
@@ -45,6 +53,7 @@ from engine.metrics import (
     Series,
 )
 from engine.profiles import CallProfile, LineProfile, OperatorProfile, Roofline
+from engine.profiling.energy import measure_energy
 from engine.profiling.latency import measure_latency
 from engine.profiling.memory import measure_memory
 from engine.profiling.operators import profile_operators
@@ -52,6 +61,7 @@ from engine.profiling.python_calls import profile_python
 from engine.profiling.roofline import profile_roofline
 from engine.profiling.running import AS_IT_IS
 from engine.profiling.source_lines import profile_lines
+from engine.profiling.zeros import measure_zeros
 from engine.recipe import Recipe, read_recipe, write_recipe
 from engine.requests import DataRequest, OpenRequest, RunSettings
 from engine.sharing import tensors_of, unshared_bytes
@@ -72,6 +82,7 @@ from engine.state import (
 )
 
 Format = Literal["checkpoint", "program"]
+Values = Mapping[OperatorKey, tuple[float, ...]]
 _BASE_ID = "base"
 _HELD_SHAPES = {"shapes": "those of the sample input, as they depend on data"}
 MEMORY_BUDGET = 2 << 30
@@ -122,10 +133,15 @@ class ModelSession:
         self._edits: tuple[AppliedEdit, ...] = ()
         self._cursor = 0
         self._limits: tuple[Limit, ...] = ()
+        self._energy = EnergySettings()
+        self._estimates: dict[str, EnergyEstimate] = {}  # by state
         base = look_at(opened.model, opened.inputs)
+        base = replace(base, tree=opened.declared.shown(base.tree))
         self._ids: tuple[str, ...] = (_BASE_ID,)  # of the states before and after each edit
         self._kept: dict[str, Subject] = {_BASE_ID: base}
-        self._tables: dict[str, MeasurementTable] = {_BASE_ID: self._counted(base)}
+        self._values: dict[str, Values] = {}  # shares of zeros as measured, by state
+        self._tables: dict[str, MeasurementTable] = {}
+        self._file(_BASE_ID, base)
         self._touched: dict[str, frozenset[LayerId]] = {}  # by the edit that led to the state
         self._run_under: dict[str, RunSettings] = {}  # by metric
 
@@ -180,7 +196,10 @@ class ModelSession:
             self._check_layers(edit, subject)
             draft = handler.draft(edit, subject, job)
             job.check()
-            after = self._counted(carried_out(AppliedEdit(edit, draft), subject))
+            edited = carried_out(AppliedEdit(edit, draft), subject)
+            after = _counted(edited, self._opened.info.batch).with_series(
+                self._modelled(edited, self._energy).series
+            )
             effects = tuple(_with_role(effect, edit) for effect in handler.effects(draft, subject))
             before = self._tables[self._id(self._cursor)]
             notes = handler.notes(draft, subject)
@@ -268,10 +287,12 @@ class ModelSession:
 
         Raises:
             DataSetNotFound: no data set is chosen.
+            ProfilingFailed: the model has no weights.
         """
         if self._data is None:
             raise DataSetNotFound(f"No data set is chosen for {self._opened.info.name}.")
         data = self._data
+        _check_weights(self._subject(self._cursor), ProfilingFailed)
         change = self._measure(
             ACCURACY.key, lambda subject: self._told(evaluate(subject.model, data, job))
         )
@@ -295,6 +316,51 @@ class ModelSession:
             settings,
         )
 
+    def set_energy(self, settings: EnergySettings, job: Job) -> Change:
+        """Model energy on that hardware, at that batch, of every state from now on.
+
+        Raises:
+            ForwardFailed: the model does not run at that batch.
+        """
+        with _foreign_errors_named():
+            job.begin("Modelling energy")
+            found = {}
+            for id_, subject in self._kept.items():
+                job.check()
+                found[id_] = self._modelled(subject, settings, id_)
+        self._energy = settings
+        self._file_estimates(found)
+        return self._changed(Part.METRICS | Part.LIMITS)
+
+    def measure_zeros(self, job: Job) -> Change:
+        """Measure zeros of activations on the training split, of the current state and the base.
+
+        Modelled energy makes use of them from then on, where the hardware does.
+
+        Raises:
+            DataSetNotFound: no data set is chosen.
+            ProfilingFailed: the model has no weights.
+        """
+        data = self._data
+        if data is None:
+            raise DataSetNotFound(f"No data set is chosen for {self._opened.info.name}.")
+        _check_weights(self._subject(self._cursor), ProfilingFailed)
+        with _foreign_errors_named():
+            values = dict(self._values)
+            for cursor in dict.fromkeys((0, self._cursor)):
+                model = self._subject(cursor).model
+                values[self._id(cursor)] = measure_zeros(model, data, job)
+            before, self._values = self._values, values
+            try:
+                found = {
+                    id_: self._modelled(one, self._energy, id_) for id_, one in self._kept.items()
+                }
+            except BaseException:
+                self._values = before
+                raise
+        self._file_estimates(found)
+        return self._changed(Part.METRICS | Part.LIMITS)
+
     def measure_memory(self, job: Job, settings: RunSettings = AS_IT_IS) -> Change:
         """Peak activation memory of the current state, and of the base if it is missing."""
         return self._run(
@@ -302,6 +368,25 @@ class ModelSession:
             lambda subject: measure_memory(subject.model, subject.inputs, job, settings),
             settings,
         )
+
+    def measure_energy(
+        self, job: Job, settings: RunSettings = AS_IT_IS, layers: bool = True
+    ) -> Change:
+        """Measured energy of the current state, and of the base if it is missing.
+
+        Args:
+            layers: run each layer alone as well, which takes seconds for each.
+
+        Raises:
+            CounterUnavailable: nothing counts the energy of the device.
+        """
+
+        def take(subject: Subject) -> Series:
+            return measure_energy(
+                subject.model, subject.inputs, subject.tree, job, settings, layers
+            )
+
+        return self._run(MEASURED_ENERGY.key, take, settings)
 
     def _run(self, key: str, take: Callable[[Subject], Series], settings: RunSettings) -> Change:
         """Measure; figures of that metric under other settings are dropped, as no comparison."""
@@ -367,9 +452,10 @@ class ModelSession:
             else resolve("engine.export.program:export_program")
         )
         with _foreign_errors_named():
-            model = self._subject(self._cursor).model
+            subject = self._subject(self._cursor)
+            _check_weights(subject, ExportFailed)
             report: ExportReport = write(
-                model, self._opened.architecture, self._opened.info, Path(path), job
+                subject.model, self._opened.architecture, self._opened.info, Path(path), job
             )
         return report
 
@@ -380,6 +466,24 @@ class ModelSession:
         source = Path(self._opened.info.source).name
         recipe = Recipe(source, self.fingerprint(0), self._edits[: self._cursor])
         return tuple(str(one) for one in write_recipe(Path(path), recipe))
+
+    def save_description(self, path: str, job: Job) -> DescriptionReport:
+        """Write the current state for the MIT energy tool, and its modelled energy beside it.
+
+        Batch and bits are those that energy is modelled at; what the format cannot say is in the
+        report.
+
+        Raises:
+            ExportFailed: it could not be written, or nothing in the model has a line there.
+        """
+        job.begin("Saving the network description")
+        with _foreign_errors_named():
+            state, subject = self._model_state(self._cursor), self._subject(self._cursor)
+            batch = self._energy.batch or self._opened.info.batch
+            operators = self._opened.declared.stated(subject.at_batch(batch).operators)
+            zeros = self._zeros(subject, state.id)
+            description = describe(operators, batch, zeros, self._energy.bits)
+        return save_description(Path(path), description, state.energy)
 
     def apply_recipe(self, path: str, job: Job) -> Change:
         """Apply all edits of a recipe, or none, by copying its decisions.
@@ -426,10 +530,15 @@ class ModelSession:
             history, ids = (*history, one), (*ids, _state_id(ids[-1], one))
             made[ids[-1]] = subject
             touched[ids[-1]] = layers
-        tables = {id_: self._tables.get(id_) or self._counted(one) for id_, one in made.items()}
+        fresh = {id_: one for id_, one in made.items() if id_ not in self._tables}
+        counted = {id_: _counted(one, self._opened.info.batch) for id_, one in fresh.items()}
+        estimates = {id_: self._modelled(one, self._energy, id_) for id_, one in fresh.items()}
         job.check()
         self._kept.update(made)
-        self._tables.update(tables)
+        self._estimates.update(estimates)
+        self._tables.update(
+            {id_: table.with_series(estimates[id_].series) for id_, table in counted.items()}
+        )
         self._touched.update(touched)
         self._edits, self._ids, self._cursor = history, ids, len(history)
         self._drop_states()
@@ -444,7 +553,44 @@ class ModelSession:
 
     def _model_state(self, cursor: int) -> ModelState:
         id_ = self._id(cursor)
-        return ModelState(id_, self._subject(cursor).tree, self._tables[id_])
+        subject = self._subject(cursor)
+        if id_ not in self._estimates:  # dropped when energy was modelled anew
+            self._file_estimates({id_: self._modelled(subject, self._energy, id_)}, only=True)
+        return ModelState(id_, subject.tree, self._tables[id_], self._estimates[id_])
+
+    def _file(self, id_: str, subject: Subject) -> None:
+        """File what is counted or modelled from a state's trace alone."""
+        self._tables[id_] = _counted(subject, self._opened.info.batch)
+        self._file_estimates({id_: self._modelled(subject, self._energy, id_)}, only=True)
+
+    def _file_estimates(self, found: Mapping[str, EnergyEstimate], only: bool = False) -> None:
+        """File estimates; ``only`` leaves those of other states as they are."""
+        if not only:
+            self._estimates.clear()
+            self._tables = {id_: table.without(ENERGY.key) for id_, table in self._tables.items()}
+        for id_, one in found.items():
+            self._estimates[id_] = one
+            self._tables[id_] = self._tables[id_].with_series(one.series)
+
+    def _modelled(
+        self, subject: Subject, settings: EnergySettings, id_: str = ""
+    ) -> EnergyEstimate:
+        """Modelled energy of a state, with zeros as measured of it or of the last that was."""
+        batch = settings.batch or self._opened.info.batch
+        seen = subject.at_batch(batch)
+        operators = self._opened.declared.stated(seen.operators)
+        found = estimate(operators, settings, batch, self._zeros(subject, id_))
+        if seen.ran != "real":
+            return found
+        held = replace(found.series, conditions={**found.series.conditions, **_HELD_SHAPES})
+        return replace(found, series=held)
+
+    def _zeros(self, subject: Subject, id_: str) -> Zeros:
+        """Zeros of a state's own weights, and of values as measured, or as declared."""
+        declared = self._opened.declared.zeros
+        measured = self._values.get(id_) or next(reversed(self._values.values()), {})
+        weights = {**weight_zeros(subject.model), **declared.weights}
+        return Zeros(weights, measured or declared.values)
 
     def _subject(self, cursor: int) -> Subject:
         """The state after ``cursor`` edits, rebuilt from the nearest kept one if dropped."""
@@ -483,6 +629,7 @@ class ModelSession:
     def _check_layers(self, edit: Edit, subject: Subject) -> None:
         if not edit.layers:
             raise EditRefused("No layer is selected.", "Select at least one layer.")
+        _check_weights(subject, EditRefused)
         seen: set[LayerId] = set()
         for layer in edit.layers:
             if layer not in subject.tree:
@@ -491,42 +638,46 @@ class ModelSession:
                 raise EditRefused(f"The layer {layer} is named twice.", "Name each layer once.")
             seen.add(layer)
 
-    def _counted(self, subject: Subject) -> MeasurementTable:
-        """What is counted or modelled from the trace alone."""
-        batch = self._opened.info.batch
-        parameters = {
-            one.id: {"": Quantity(one.parameters)} for one in subject.tree if one.parameters
-        }
-        macs = subject.trace.operators.macs()
-        unruled = subject.trace.operators.unattributed()
-        held = _HELD_SHAPES if subject.trace.ran == "real" else {}
-        energy = estimate(subject.trace.operators, default_hardware(), batch)
-        sizes: dict[LayerId, int] = {}
-        stored = {
-            id(tensor): (name, tensor)
-            for name, tensor in reversed(subject.model.state_dict(keep_vars=True).items())
-        }
-        for name, tensor in reversed(stored.values()):
-            layer = LayerId(name.rpartition(".")[0])
-            sizes[layer] = sizes.get(layer, 0) + tensor.numel() * tensor.itemsize
-        return MeasurementTable(
-            (
-                Series(PARAMETERS, _sum(parameters), parameters),
-                Series(
-                    MACS,
-                    Quantity(sum(macs.values()) / batch),
-                    {layer: {"": Quantity(count / batch)} for layer, count in macs.items()},
-                    unruled,
-                    {"batch": str(batch), **held},
-                ),
-                Series(
-                    SIZE,
-                    Quantity(sum(sizes.values())),
-                    {layer: {"": Quantity(size)} for layer, size in sizes.items()},
-                ),
-                replace(energy, conditions={**energy.conditions, **held}),
-            )
+
+def _check_weights(subject: Subject, refusal: type[EngineError]) -> None:
+    """Raise ``refusal`` for a model of shapes alone."""
+    if any(tensor.is_meta for _, tensor in tensors_of(subject.model)):
+        raise refusal("The model has shapes but no weights.", "Open it with weights.")
+
+
+def _counted(subject: Subject, batch: int) -> MeasurementTable:
+    """What is counted from the trace and the tensors."""
+    parameters = {one.id: {"": Quantity(one.parameters)} for one in subject.tree if one.parameters}
+    macs = subject.trace.operators.macs()
+    unruled = subject.trace.operators.unattributed()
+    held = _HELD_SHAPES if subject.trace.ran == "real" else {}
+    sizes: dict[LayerId, int] = {}
+    stored = {
+        id(tensor): (name, tensor)
+        for name, tensor in reversed(subject.model.state_dict(keep_vars=True).items())
+    }
+    for name, tensor in reversed(stored.values()):
+        layer = LayerId(name.rpartition(".")[0])
+        bits = subject.tree[layer].weight_bits if tensor.is_meta else None
+        size = tensor.numel() * tensor.itemsize if bits is None else ceil(tensor.numel() * bits / 8)
+        sizes[layer] = sizes.get(layer, 0) + size
+    return MeasurementTable(
+        (
+            Series(PARAMETERS, _sum(parameters), parameters),
+            Series(
+                MACS,
+                Quantity(sum(macs.values()) / batch),
+                {layer: {"": Quantity(count / batch)} for layer, count in macs.items()},
+                unruled,
+                {"batch": str(batch), **held},
+            ),
+            Series(
+                SIZE,
+                Quantity(sum(sizes.values())),
+                {layer: {"": Quantity(size)} for layer, size in sizes.items()},
+            ),
         )
+    )
 
 
 def _layers(applied: AppliedEdit, subject: Subject) -> frozenset[LayerId]:
@@ -543,6 +694,8 @@ def _fingerprint(model: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in tensors_of(model):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.is_meta:  # shapes are all that it has
+            continue
         raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(raw.numpy().data)
     return digest.hexdigest()

@@ -6,6 +6,7 @@ from enum import Flag, auto
 from typing import Literal
 
 from engine.edits import Edit
+from engine.energy.estimates import EnergyEstimate
 from engine.layers import LayerId, LayerTree
 from engine.metrics import Limit, MeasurementTable
 from engine.requests import InputSpec, Preprocessing
@@ -34,6 +35,7 @@ class ModelInfo:
         notes: what opening it found, in plain sentences.
         task: as in :class:`engine.catalogue.CatalogueEntry`; "" when unknown.
         preprocessing: how its weights were evaluated; None when unknown.
+        has_weights: False of a structure that has shapes alone.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ModelInfo:
     notes: tuple[str, ...] = ()
     task: str = ""
     preprocessing: Preprocessing | None = None
+    has_weights: bool = True
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -98,11 +101,13 @@ class ModelState:
 
     Attributes:
         id: names the state by its edits, so that undo finds its measurements again.
+        energy: the modelled energy of the table with what is known beside its joules.
     """
 
     id: str
     tree: LayerTree
     table: MeasurementTable
+    energy: EnergyEstimate
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,19 @@ def trace(model: nn.Module, inputs: tuple[Any, ...]) -> Trace:
     return _recorded(share_for_running(model, baked=False), inputs, nullcontext(), "real")
 
 
+Seen = Callable[[Operator, list[Tensor]], None]
+"""Told of every operator as it has run, with its tensors: inputs first, then outputs."""
+
+
+def watch_values(model: nn.Module, inputs: tuple[Any, ...], seen: Seen) -> None:
+    """Run the model once in earnest, on a copy, and show every operator's tensors.
+
+    Raises:
+        ForwardFailed: as :func:`trace`.
+    """
+    _recorded(share_for_running(model, baked=False), inputs, nullcontext(), "real", seen)
+
+
 class _NeedsData(ForwardFailed):
     """Shapes depend on data, or an operator has no rule for its shapes."""
 
@@ -145,9 +158,10 @@ def _recorded(
     samples: tuple[Any, ...],
     mode: AbstractContextManager[Any],
     ran: Literal["fake", "real"],
+    seen: "Seen | None" = None,
 ) -> Trace:
     """What one pass of ``copy``, which is the tracer's own, shows."""
-    recorder = _Recorder({id(tensor): name for name, tensor in tensors_of(copy)})
+    recorder = _Recorder({id(tensor): name for name, tensor in tensors_of(copy)}, seen)
     depth = _watch(copy, recorder)
     try:
         with torch.no_grad(), _plain_kernels(), _deeper_calls(depth), mode, recorder:
@@ -279,8 +293,9 @@ def _forward_failed(error: Exception, layer: LayerId, inputs: tuple[Any, ...]) -
 class _Recorder(TorchDispatchMode):
     """Writes down every operator that reaches the dispatcher."""
 
-    def __init__(self, names: dict[int, str]) -> None:
+    def __init__(self, names: dict[int, str], seen: "Seen | None" = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._seen = seen
         self.operators: list[Operator] = []
         self.shapes: dict[LayerId, tuple[int, ...]] = {}
         self._names = names
@@ -333,17 +348,19 @@ class _Recorder(TorchDispatchMode):
         )
         if not outputs:  # a question about a tensor, not work on it
             return out
-        self.operators.append(
-            Operator(
-                self._stack[-1],
-                str(func._overloadpacket),
-                work,
-                inputs,
-                outputs,
-                None if work is Work.UNKNOWN else macs,
-                _window_of(func, args),
-            )
+        operator = Operator(
+            self._stack[-1],
+            str(func._overloadpacket),
+            work,
+            inputs,
+            outputs,
+            None if work is Work.UNKNOWN else macs,
+            _window_of(func, args),
         )
+        self.operators.append(operator)
+        if self._seen is not None:
+            leaves = tree_leaves((args, kwargs, out))
+            self._seen(operator, [leaf for leaf in leaves if isinstance(leaf, Tensor)])
         return out
 
     def number_of(self, tensor: Tensor) -> int:
@@ -475,3 +492,29 @@ def _sample(spec: InputSpec, generator: torch.Generator) -> Any:
     if dtype.is_floating_point:
         return torch.randn(spec.shape, generator=generator).to(dtype)
     return torch.randint(spec.high, spec.shape, generator=generator).to(dtype)
+
+
+def batched(inputs: tuple[Any, ...], size: int) -> tuple[Any, ...]:
+    """The inputs at ``size`` samples, repeated or cut."""
+    now = batch_of(inputs)
+    if size == now:
+        return inputs
+    which = [at % now for at in range(size)]
+
+    def resized(tensor: Tensor) -> Tensor:
+        return tensor[which] if tensor.dim() and tensor.shape[0] == now else tensor
+
+    return tuple(
+        [one[at % len(one)] for at in range(size)]
+        if isinstance(one, list) and one
+        else tree_map_only(Tensor, resized, one)
+        for one in inputs
+    )
+
+
+def batch_of(inputs: tuple[Any, ...]) -> int:
+    """Samples in the first input: entries of a list, else the first axis of its first tensor."""
+    if inputs and isinstance(inputs[0], list):
+        return max(1, len(inputs[0]))
+    first = next((leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)), None)
+    return first.shape[0] if first is not None and first.dim() else 1

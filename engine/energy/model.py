@@ -1,150 +1,438 @@
-"""Modelled energy of each layer: arithmetic, buffers, DRAM.
+"""Modelled energy of each layer: arithmetic and data movement on one hardware.
 
-A simple reuse rule, stated here in full, stands in for a mapping search:
+Energy of a layer = arithmetic + for each data type (weights, input, output with partial sums) and
+each level (registers, array, buffer, DRAM) accesses times cost per access, in the manner of the MIT
+energy estimation tool (Yang et al., Asilomar 2017). Accesses of products come from
+:mod:`engine.energy.dataflow`; these are the rest of the rules:
 
-* DRAM: one tensor of a product (either operand, or the result) stays in one half of the global
-  buffer, as many parts of it in turn as it takes; for each part one operand is streamed through
-  the other half again, whichever choice moves the least. Results are written once.
-* A value that exactly one element-wise, normalising or pooling operator reads, and that is no
-  result of the model, is handed over through the global buffer and never goes to DRAM.
+* Pooling, normalisation, activations and element-wise work cost their traffic: one access of the
+  buffer for every word read or written, and one of DRAM where it comes from or goes there.
+* A value that exactly one such operator reads, and that is no result of the model, is handed over
+  in the buffer and never goes to DRAM. So are the scores of attention.
 * A value is kept in the bits that its readers take: rounding happens as it is written.
-* Global buffer: one write and one read for every word to or from DRAM.
-* Array: a word delivered to a processing element serves as many MACs as its register file has
-  words; inputs, weights and partial sums are delivered.
-* Register file: 4 accesses a MAC (weight read, input read, partial sum read and write).
-* An access costs bits/16, a MAC the product of bits/16 of both operands; values wider than the
-  hardware's word are held in its word (Eyeriss, ISCA 2016).
+* An access costs bits/word, a MAC the product of bits/word of both operands; values wider than the
+  hardware's word are held in its word. A partial sum has the bits of the output.
+* Hardware that gates zero inputs spares their MACs and the weights' reads from registers, not the
+  accesses of inputs and partial sums (Eyeriss, JSSC 2017, section V); for zero weights the same
+  with the roles exchanged. Padding is zeros.
+* Run-length compression off the chip packs 64 bits with as many pairs of a 5-bit run of zeros and a
+  value as fit beside one bit (JSSC 2017, section III); never more than the raw size. Partial sums
+  that go to DRAM and come back are not compressed.
 
-Zeros are not skipped. Clock and control power are not modelled.
+Clock and control power are not modelled.
 """
 
-from collections.abc import Iterable
-from dataclasses import replace
-from math import ceil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
-from engine.energy.hardware import Hardware
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.energy.dataflow import REGISTER_ACCESSES, Accesses, Bits, Geometry, front
+from engine.energy.estimates import COMPUTE, PARTS, EnergyEstimate, EnergySettings, LayerEnergy
+from engine.energy.loops import Product, products_of
+from engine.energy.zeros import OperatorKeys, Zeros
 from engine.layers import LayerId
 from engine.metrics import ENERGY, Quantity, Series
 from engine.operators import Operator, OperatorTable, TensorUse, Work
 
-PARTS = ("compute", "buffers", "DRAM")
+MODEL = 2
+"""Raised whenever the same hardware gives other figures than before, which may have been kept."""
 
-_REGISTER_ACCESSES_PER_MAC = 4
-_DELIVERED_OPERANDS = 3
+_RUN_BITS = 5
+_PACK_BITS = 64
+
+_NO_ZEROS = Zeros()
 
 
-def estimate(operators: OperatorTable, hardware: Hardware, batch: int) -> Series:
+def estimate(
+    operators: OperatorTable, settings: EnergySettings, batch: int, zeros: Zeros = _NO_ZEROS
+) -> EnergyEstimate:
     """Energy for one inference in joules, by layer and part.
 
     Args:
         operators: of one forward pass over ``batch`` samples; weights that are fetched once
             serve all of them.
+        zeros: what hardware that skips zeros finds.
     """
-    units: dict[LayerId, dict[str, float]] = {}
+    table = _Table(operators, settings)
+    sums: dict[LayerId, _Sum] = {}
     unattributed: dict[str, float | None] = {}
+    keys = OperatorKeys()
     for operator in operators:
-        if operator.work is Work.UNKNOWN:
-            unattributed[operator.name] = None
-        if operator.work in (Work.FREE, Work.UNKNOWN):
+        shares = _shares(operator, operators, zeros, keys)
+        if operator.work is Work.FREE:
             continue
-        parts = units.setdefault(operator.layer, dict.fromkeys(PARTS, 0.0))
-        for part, units_used in zip(PARTS, _units(operator, operators, hardware), strict=True):
-            parts[part] += units_used
-    joules = hardware.unit.joules_per_mac / batch
+        found = table.spent(operator, shares)
+        layer = sums.setdefault(operator.layer, _Sum())
+        if found is None:
+            unattributed[operator.name] = None
+            layer.unmodelled.append(operator.name)
+        else:
+            layer.add(found)
+    joules = settings.hardware.joules_per_unit / batch
     layers = {
-        layer: {part: Quantity(value * joules) for part, value in parts.items()}
-        for layer, parts in units.items()
-        if any(parts.values())
+        id_: {part: Quantity(units * joules) for part, units in one.parts.items()}
+        for id_, one in sums.items()
+        if any(one.parts.values())
     }
     total = sum(quantity.value for parts in layers.values() for quantity in parts.values())
+    conditions = _conditions(settings, batch, zeros)
+    return EnergyEstimate(
+        Series(ENERGY, Quantity(total), layers, unattributed, conditions),
+        settings,
+        {
+            id_: one.told(settings, joules)
+            for id_, one in sums.items()
+            if id_ in layers or one.unmodelled
+        },
+        "time" if settings.hardware.speed else "energy",
+    )
+
+
+def _conditions(settings: EnergySettings, batch: int, zeros: Zeros) -> dict[str, str]:
+    hardware = settings.hardware
     conditions = {
         "hardware": hardware.name,
+        "dataflow": settings.dataflow,
         "batch": str(batch),
-        "unit": f"{hardware.unit.joules_per_mac * 1e12:g} pJ per {hardware.word_bits}-bit MAC",
-        "zeros": "not skipped",
-        "rule": "simple reuse, no mapping search",
+        "unit": f"{hardware.joules_per_mac * 1e12:g} pJ per {hardware.word_bits}-bit MAC",
     }
-    return Series(ENERGY, Quantity(total), layers, unattributed, conditions)
-
-
-def _units(
-    operator: Operator, operators: OperatorTable, hardware: Hardware
-) -> tuple[float, float, float]:
-    """Compute, buffers and DRAM of one operator, in units of one MAC of the full word."""
-    cost = hardware.cost
-    written = [replace(use, bits=operators.stored_bits(use)) for use in operator.outputs]
-    handed_over = sum(
-        _words(use, hardware)
-        for use in (*operator.activations, *written)
-        if _streamed(use, operators)
-    )
-    outputs = sum(_words(use, hardware) for use in written if not _streamed(use, operators))
-    compute = registers = deliveries = 0.0
-    if operator.work is Work.PRODUCT:
-        left, right = _operands(operator)
-        fetched = _fetched(left, right, written, operators, hardware)
-        # Biases, and the third operand and mask of attention.
-        extra = [use for use in operator.inputs if use is not left and use is not right]
-        fetched += sum(_words(use, hardware) for use in extra if not _streamed(use, operators))
-        macs = operator.macs or 0
-        width = (_share(left, hardware) + _share(right, hardware)) / 2
-        compute = macs * _share(left, hardware) * _share(right, hardware) * cost.mac
-        registers = macs * _REGISTER_ACCESSES_PER_MAC * width * cost.register_file
-        words = hardware.register_file_bytes * 8 / hardware.word_bits
-        deliveries = macs * _DELIVERED_OPERANDS / words * width * cost.array
+    if settings.bits:
+        conditions["bits"] = f"{settings.bits} of weights and activations"
+    if not hardware.sparsity.skips_anything:
+        conditions["zeros"] = "not skipped"
+    elif zeros.values:
+        conditions["zeros"] = "skipped; activations as measured on data"
     else:
-        fetched = sum(
-            _words(use, hardware) for use in operator.inputs if not _streamed(use, operators)
-        )
-    dram_words = fetched + outputs
-    buffers = registers + deliveries + (2 * dram_words + handed_over) * cost.global_buffer
-    return compute, buffers, dram_words * cost.dram
+        conditions["zeros"] = "skipped in weights and padding; activations not measured"
+    return conditions
 
 
-def _operands(operator: Operator) -> tuple[TensorUse, TensorUse]:
-    """The two operands of a product: the sample's side, and the weights' or second sample's."""
-    largest = sorted(operator.activations, key=_elements, reverse=True)
-    weights = sorted(operator.weights, key=_elements, reverse=True)
-    if not largest:  # a product of weights alone
-        return weights[0], weights[-1]
-    # Attention may have a mask among its weights; its products are of two activations.
-    if weights and len(largest) < 2:
-        return largest[0], weights[0]
-    return largest[0], largest[1]
+@dataclass(frozen=True)
+class _Shares:
+    """Shares of zeros in what one operator reads and writes."""
+
+    inputs: tuple[float, ...]
+    outputs: tuple[float, ...]
 
 
-def _elements(use: TensorUse) -> int:
-    return use.elements
-
-
-def _fetched(
-    left: TensorUse,
-    right: TensorUse,
-    written: Iterable[TensorUse],
-    operators: OperatorTable,
-    hardware: Hardware,
-) -> float:
-    """Words read from DRAM for both operands of a product."""
-    a = 0.0 if _streamed(left, operators) else _words(left, hardware)
-    b = 0.0 if _streamed(right, operators) else _words(right, hardware)
-    half = hardware.global_buffer_bytes / 2 * 8 / hardware.word_bits  # in words
-    result = sum(_words(use, hardware) for use in written)
-    parts_of_a, parts_of_b, parts_of_result = (
-        max(1, ceil(words / half)) for words in (a, b, result)
+def _shares(
+    operator: Operator, operators: OperatorTable, zeros: Zeros, keys: OperatorKeys
+) -> _Shares:
+    """Those measured or counted; 0 where nobody knows."""
+    key, number = keys.of(operator), len(operator.inputs)
+    measured = zeros.values.get(key, ())
+    if len(measured) != number + len(operator.outputs):
+        measured = (0.0,) * (number + len(operator.outputs))
+    inputs = tuple(
+        zeros.weights.get(operators.name_of(use), share) if use.weight else share
+        for use, share in zip(operator.inputs, measured, strict=False)
     )
-    return min(a + b * min(parts_of_a, parts_of_result), b + a * min(parts_of_b, parts_of_result))
+    return _Shares(inputs, measured[number:])
 
 
-def _streamed(use: TensorUse, operators: OperatorTable) -> bool:
-    if use.weight or operators.is_result(use):
-        return False
-    return [one.work for one in operators.readers(use)] == [Work.TRAFFIC]
+@dataclass(frozen=True)
+class _Spent:
+    """What an operator takes, in the hardware's units, and what is to be said of it.
+
+    Attributes:
+        dense: units that it would take, were no zero skipped.
+        cycles: of the array, were it never to wait; None without products.
+        dram_bits: to and from DRAM.
+    """
+
+    parts: dict[str, float]
+    dense: float
+    macs: float = 0.0
+    cycles: float | None = None
+    dram_bits: float = 0.0
+    mapping: str = ""
+    input_zeros: float | None = None
+    weight_zeros: float | None = None
 
 
-def _share(use: TensorUse, hardware: Hardware) -> float:
-    """The operand's width as a share of the word."""
-    return min(use.bits, hardware.word_bits) / hardware.word_bits
+@dataclass
+class _Sum:
+    """What the operators of one layer take together."""
+
+    parts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    unmodelled: list[str] = field(default_factory=list)
+    _dense: float = 0.0
+    _cycles: float = 0.0
+    _macs: float = 0.0
+    _dram_bits: float = 0.0
+    _largest: _Spent | None = None
+
+    def add(self, spent: _Spent) -> None:
+        """Add an operator."""
+        for part, units in spent.parts.items():
+            self.parts[part] += units
+        self._dense += spent.dense
+        self._dram_bits += spent.dram_bits
+        if spent.cycles is None:
+            return
+        self._cycles += spent.cycles
+        self._macs += spent.macs
+        if self._largest is None or spent.macs > self._largest.macs:
+            self._largest = spent
+
+    def told(self, settings: EnergySettings, joules: float) -> LayerEnergy:
+        """What is to be said of the layer; ``joules`` is one unit for one inference."""
+        largest, array = self._largest, settings.hardware.array
+        names = tuple(dict.fromkeys(self.unmodelled))
+        saved = max(0.0, self._dense - sum(self.parts.values())) * joules
+        if largest is None:
+            return LayerEnergy(saved=saved, unmodelled=names)
+        return LayerEnergy(
+            "DRAM" if self._waits_for_dram(settings) else "compute",
+            self._macs / (self._cycles * array.rows * array.columns),
+            largest.mapping,
+            largest.input_zeros,
+            largest.weight_zeros,
+            saved,
+            names,
+        )
+
+    def _waits_for_dram(self, settings: EnergySettings) -> bool:
+        speed = settings.hardware.speed
+        if speed is None:
+            dram = sum(units for part, units in self.parts.items() if part.endswith("DRAM"))
+            return dram > sum(self.parts.values()) / 2
+        return self._dram_bits / 8 / speed.dram_bytes_per_second > self._cycles / speed.clock_hertz
 
 
-def _words(use: TensorUse, hardware: Hardware) -> float:
-    return use.elements * _share(use, hardware)
+class _Table:
+    """The operators of a pass, and what each takes on the hardware."""
+
+    def __init__(self, operators: OperatorTable, settings: EnergySettings) -> None:
+        self._operators = operators
+        self._settings = settings
+        self._hardware = settings.hardware
+        self._geometry = Geometry.of(settings.hardware)
+        sparsity = settings.hardware.sparsity
+        self._packs = sparsity.compresses_maps or sparsity.compresses_weights
+
+    def spent(self, operator: Operator, shares: _Shares) -> _Spent | None:
+        """What the operator takes; None when there is no rule for it."""
+        if operator.work is Work.TRAFFIC:
+            return self._moved(operator, shares)
+        if operator.work is not Work.PRODUCT:
+            return None
+        products = products_of(operator, self._geometry.buffer)
+        found = [self._multiplied(operator, shares, one) for one in products if one.macs]
+        whole = [one for one in found if one is not None]
+        if not products or len(whole) < len(found):
+            return None
+        operands = {id(use) for one in products for use in (one.moving, one.held, one.result)}
+        # Biases, masks, offsets, and what fused operators put out beside their result.
+        return _together([*whole, self._moved(operator, shares, operands)])
+
+    def _multiplied(self, operator: Operator, shares: _Shares, product: Product) -> _Spent | None:
+        """What one product takes under its best mapping; None when the hardware cannot hold it."""
+        result = product.result
+        bits = Bits(
+            self._bits(product.held),
+            self._word if product.moving is None else self._bits(product.moving),
+            self._word if result is None else self._written_bits(result),
+        )
+        mappings = front(
+            product.loops,
+            bits,
+            self._geometry,
+            self._settings.dataflow,
+            packs=self._packs,
+            resident=product.moving is None,
+        )
+        if mappings is None:
+            return None
+        dense = _Skipped()
+        skipped = self._skipped(operator, shares, product, bits)
+        best = mappings.best(self._costs(product, bits, skipped))
+        parts = self._parts(product, bits, skipped, best)
+        units = sum(parts.values())
+        if skipped != dense:
+            best_dense = mappings.best(self._costs(product, bits, dense))
+            units = sum(self._parts(product, bits, dense, best_dense).values())
+        array = self._hardware.array
+        return _Spent(
+            parts,
+            units,
+            float(product.macs),
+            product.macs / (best.utilisation * array.rows * array.columns),
+            self._dram_bits(product, bits, skipped, best),
+            _mapping(product, best),
+            _share_of(product.moving, operator, shares),
+            _share_of(product.held, operator, shares),
+        )
+
+    def _skipped(
+        self, operator: Operator, shares: _Shares, product: Product, bits: Bits
+    ) -> "_Skipped":
+        sparsity = self._hardware.sparsity
+        if not sparsity.skips_anything:
+            return _Skipped()
+        moving = _share_of(product.moving, operator, shares) or 0.0
+        held = _share_of(product.held, operator, shares) or 0.0
+        written = 0.0
+        if product.result is not None:
+            written = shares.outputs[operator.outputs.index(product.result)]
+        padded = 1 - (1 - moving) * (1 - product.loops.padded)
+        return _Skipped(
+            gated_inputs=padded if sparsity.gates_zero_inputs else 0.0,
+            gated_weights=held if sparsity.gates_zero_weights else 0.0,
+            weights=self._packed(product.held, held, bits.weights),
+            inputs=self._packed(product.moving, moving, bits.input),
+            outputs=self._packed(product.result, written, bits.output),
+        )
+
+    def _packed(self, use: TensorUse | None, zeros: float, bits: int) -> float:
+        """Size off the chip as a share of the raw size."""
+        if use is None:
+            return 1.0
+        sparsity = self._hardware.sparsity
+        if not (sparsity.compresses_weights if use.weight else sparsity.compresses_maps):
+            return 1.0
+        pairs = (_PACK_BITS - 1) // (_RUN_BITS + bits)
+        return min(1.0, (1 - zeros) * _PACK_BITS / pairs / bits) if pairs else 1.0
+
+    def _costs(self, product: Product, bits: Bits, skipped: "_Skipped") -> NDArray[np.float64]:
+        """Units for a word of each column of :attr:`Front.counts`."""
+        cost = self._hardware.cost
+        widths = np.array(bits) / self._word
+        dram = widths * cost.dram * (skipped.weights, skipped.inputs, 1.0)
+        if product.moving is None:
+            dram[1] = 0.0
+        return np.concatenate([dram, widths * cost.global_buffer, widths * cost.array])
+
+    def _parts(
+        self, product: Product, bits: Bits, skipped: "_Skipped", found: Accesses
+    ) -> dict[str, float]:
+        cost, macs = self._hardware.cost, product.macs
+        weights, inputs, outputs = (one / self._word for one in bits)
+        by_weight, by_input, by_output = REGISTER_ACCESSES[self._settings.dataflow]
+        ungated = (1 - skipped.gated_inputs, 1 - skipped.gated_weights)
+        held = "weights" if product.held.weight else "input"
+        moving = "weights" if product.moving is not None and product.moving.weight else "input"
+        registers = cost.register_file
+        parts = dict.fromkeys(PARTS, 0.0)
+        parts[COMPUTE] = macs * weights * inputs * cost.mac * ungated[0] * ungated[1]
+        moved = (
+            (held, weights, registers.weights * by_weight * ungated[0]),
+            (moving, inputs, registers.input * by_input * ungated[1]),
+            ("output", outputs, registers.output * by_output),
+        )
+        dram = self._dram_words(product, skipped, found)
+        for at, (data, width, access) in enumerate(moved):
+            parts[f"{data} registers"] += macs * width * access
+            parts[f"{data} array"] += found.array[at] * width * cost.array
+            parts[f"{data} buffer"] += found.buffer[at] * width * cost.global_buffer
+            parts[f"{data} DRAM"] += dram[at] * width * cost.dram
+        return parts
+
+    def _dram_words(
+        self, product: Product, skipped: "_Skipped", found: Accesses
+    ) -> tuple[float, float, float]:
+        """Words to and from DRAM by data type, as many as they are when compressed."""
+        stays = product.result is None or self._handed_over(product.result)
+        final = 0.0 if stays else (found.dram[2] - found.spilled) * skipped.outputs
+        return (
+            found.dram[0] * skipped.weights,
+            0.0 if product.moving is None else found.dram[1] * skipped.inputs,
+            found.spilled + final,
+        )
+
+    def _dram_bits(
+        self, product: Product, bits: Bits, skipped: "_Skipped", found: Accesses
+    ) -> float:
+        words = self._dram_words(product, skipped, found)
+        return sum(number * width for number, width in zip(words, bits, strict=True))
+
+    def _moved(self, operator: Operator, shares: _Shares, but: Collection[int] = ()) -> _Spent:
+        """What an operator's tensors take that only pass; those with ids in ``but`` left out."""
+        cost = self._hardware.cost
+        parts = dict.fromkeys(PARTS, 0.0)
+        dense = dram_bits = 0.0
+        moved = (
+            *(
+                (use, zeros, "weights" if use.weight else "input", self._bits(use))
+                for use, zeros in zip(operator.inputs, shares.inputs, strict=True)
+            ),
+            *(
+                (use, zeros, "output", self._written_bits(use))
+                for use, zeros in zip(operator.outputs, shares.outputs, strict=True)
+            ),
+        )
+        for use, zeros, data, bits in moved:
+            if id(use) in but:
+                continue
+            words = use.elements * bits / self._word
+            parts[f"{data} buffer"] += words * cost.global_buffer
+            dense += words * cost.global_buffer
+            if not self._handed_over(use):
+                packed = self._packed(use, zeros, bits)
+                parts[f"{data} DRAM"] += words * packed * cost.dram
+                dense += words * cost.dram
+                dram_bits += use.elements * bits * packed
+        return _Spent(parts, dense, dram_bits=dram_bits)
+
+    def _handed_over(self, use: TensorUse) -> bool:
+        """Whether a value goes from its writer to its only reader within the buffer."""
+        if use.weight or self._operators.is_result(use):
+            return False
+        return [one.work for one in self._operators.readers(use)] == [Work.TRAFFIC]
+
+    @property
+    def _word(self) -> int:
+        return self._hardware.word_bits
+
+    def _bits(self, use: TensorUse) -> int:
+        return min(self._settings.bits or use.bits, self._word)
+
+    def _written_bits(self, use: TensorUse) -> int:
+        return min(self._settings.bits or self._operators.stored_bits(use), self._word)
+
+
+@dataclass(frozen=True)
+class _Skipped:
+    """What zeros spare one product.
+
+    Attributes:
+        gated_inputs, gated_weights: share of the MACs that a zero operand spares.
+        weights, inputs, outputs: size off the chip as a share of the raw size.
+    """
+
+    gated_inputs: float = 0.0
+    gated_weights: float = 0.0
+    weights: float = 1.0
+    inputs: float = 1.0
+    outputs: float = 1.0
+
+
+def _share_of(use: TensorUse | None, operator: Operator, shares: _Shares) -> float | None:
+    """Share of zeros in an operand; None for one that never leaves the chip."""
+    return None if use is None else shares.inputs[operator.inputs.index(use)]
+
+
+def _together(spent: Sequence[_Spent]) -> _Spent:
+    """Several parts of an operator as one; told is the largest product."""
+    largest = max(spent, key=lambda one: one.macs)
+    cycles = [one.cycles for one in spent if one.cycles is not None]
+    return replace(
+        largest,
+        parts={part: sum(one.parts[part] for one in spent) for part in PARTS},
+        dense=sum(one.dense for one in spent),
+        macs=sum(one.macs for one in spent),
+        cycles=sum(cycles) if cycles else None,
+        dram_bits=sum(one.dram_bits for one in spent),
+    )
+
+
+def _mapping(product: Product, found: Accesses) -> str:
+    channels, filters, rows, images = found.tile
+    of = product.loops
+    return (
+        f"buffer: {channels} of {of.channels} channels, {filters} of {of.filters} filters, "
+        f"{rows} of {of.rows} rows, {images} of {of.images} images; array: {found.pass_[0]} "
+        f"channels, {found.pass_[1]} filters, {found.pass_[2]} rows"
+    )

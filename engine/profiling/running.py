@@ -21,6 +21,7 @@ from engine.integer_layers import is_quantized
 from engine.layers import ROOT, LayerId
 from engine.requests import RunSettings
 from engine.sharing import share, share_for_running, tensors_of
+from engine.tracing import batch_of, batched
 
 Now = Callable[[LayerId | None], None]
 """Told whenever another layer becomes the innermost that runs; None: none of them does."""
@@ -384,28 +385,7 @@ def _batched(inputs: tuple[Any, ...], size: int) -> tuple[Any, ...]:
     """The inputs at ``size`` samples, repeated or cut; unchanged at 0."""
     if size < 0:
         raise ProfilingFailed(f"A batch of {size} cannot be run.", "Choose at least one sample.")
-    now = _batch_of(inputs)
-    if size in (0, now):
-        return inputs
-    which = [at % now for at in range(size)]
-
-    def resized(tensor: Tensor) -> Tensor:
-        return tensor[which] if tensor.dim() and tensor.shape[0] == now else tensor
-
-    return tuple(
-        [one[at % len(one)] for at in range(size)]
-        if isinstance(one, list) and one
-        else tree_map_only(Tensor, resized, one)
-        for one in inputs
-    )
-
-
-def _batch_of(inputs: tuple[Any, ...]) -> int:
-    """Samples in the first input: entries of a list, else the first axis of its first tensor."""
-    if inputs and isinstance(inputs[0], list):
-        return max(1, len(inputs[0]))
-    first = next((leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)), None)
-    return first.shape[0] if first is not None and first.dim() else 1
+    return batched(inputs, size) if size else inputs
 
 
 def _autocast_dtype(device: torch.device) -> torch.dtype:
@@ -420,7 +400,7 @@ def _conditions(
     conditions = {"device": _name_of(device)}
     if device.type == "cpu":
         conditions["threads"] = str(torch.get_num_threads())
-    conditions["batch"] = str(_batch_of(inputs))
+    conditions["batch"] = str(batch_of(inputs))
     if floats:
         conditions["dtype"] = _plain(floats[0].dtype)
     if settings.channels_last:

@@ -11,6 +11,7 @@ from torchvision import models
 from engine import costs, kept
 from engine.catalogue import CatalogueEntry, pareto_front
 from engine.costs import model_costs
+from engine.energy.estimates import EnergySettings
 from engine.energy.hardware import default_hardware
 from engine.energy.model import estimate
 from engine.job import Cancelled, Job
@@ -169,9 +170,8 @@ SMALL = "torchvision:squeezenet1_1@IMAGENET1K_V1"
 
 def test_energy_is_that_of_the_traced_model(cache: Path) -> None:
     made = build(SMALL, "meta")
-    wanted = estimate(
-        trace(made.model, sample_inputs(made.inputs)).operators, default_hardware(), 1
-    )
+    operators = trace(made.model, sample_inputs(made.inputs)).operators
+    wanted = estimate(operators, EnergySettings(), 1).series
     found = model_costs(SMALL, Job())
     assert found.energy == wanted.total.value
     assert (found.hardware, found.latency, found.problem) == (default_hardware().name, None, "")

@@ -11,7 +11,14 @@ import engine
 
 ROOT = Path(engine.__file__).resolve().parent.parent
 HEAVY = {"torch", "torchvision", "torchao", "torch_pruning", "sklearn", "PySide6", "pyqtgraph"}
-NEED_TORCH = {"ModelSession", "catalogue_entries", "devices", "model_costs", "open_model"}
+NEED_TORCH = {
+    "ModelSession",
+    "catalogue_entries",
+    "devices",
+    "energy_counters",
+    "model_costs",
+    "open_model",
+}
 
 
 def declared() -> dict[str, str]:

@@ -1,0 +1,295 @@
+"""Products as loops: what a mapping search needs to know of a convolution or matrix product.
+
+Every product becomes a convolution of rows. A matrix product of (P, C) by (C, M) is one of P rows
+of one column each under a kernel of one tap; a transposed convolution is the ordinary one over
+its input that gives the stride's phases as further filters (the sub-pixel convolution of Shi et
+al., CVPR 2016); attention is two products whose scores stay on the chip.
+"""
+
+from dataclasses import dataclass, replace
+from math import ceil, prod
+
+import numpy as np
+
+from engine.operators import Operator, TensorUse, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """The loop bounds of one of ``groups`` equal, independent products.
+
+    A row is what lies along all spatial axes but the first: ``middle`` lines of columns.
+
+    Attributes:
+        images, channels, filters: N, and C and M of one group.
+        rows, middle, columns: of the output: along the first spatial axis, those between, the last.
+        in_rows, in_middle, in_columns: of the input, without padding.
+        taps, stride, dilation: of the kernel along the same three; several axes between are one.
+        padding: along rows.
+        padded: share of what the taps read that is padding.
+    """
+
+    groups: int
+    images: int
+    channels: int
+    filters: int
+    rows: int
+    in_rows: int
+    middle: int = 1
+    in_middle: int = 1
+    columns: int = 1
+    in_columns: int = 1
+    taps: tuple[int, int, int] = (1, 1, 1)
+    stride: tuple[int, int, int] = (1, 1, 1)
+    dilation: tuple[int, int, int] = (1, 1, 1)
+    padding: int = 0
+    padded: float = 0.0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all groups, those with padding among them."""
+        return self.groups * self.outputs * self.channels * prod(self.taps)
+
+    @property
+    def weights(self) -> int:
+        """Weights of one group."""
+        return self.filters * self.channels * prod(self.taps)
+
+    @property
+    def inputs(self) -> int:
+        """Inputs of one group, without padding."""
+        return self.images * self.channels * self.in_rows * self.in_middle * self.in_columns
+
+    @property
+    def outputs(self) -> int:
+        """Results of one group."""
+        return self.images * self.filters * self.rows * self.middle * self.columns
+
+    def under(self, axis: int, outputs: int) -> int:
+        """Inputs along an axis that so many neighbouring outputs are made of, with padding."""
+        taps, stride = self.taps[axis], self.stride[axis]
+        reach = (taps - 1) * self.dilation[axis] + 1
+        if stride >= reach:  # what lies between is read by nobody
+            return outputs * taps
+        return (outputs - 1) * stride + reach
+
+    def rows_fetched(self, strip: int) -> int:
+        """Input rows fetched for all output rows in strips of so many: halos twice, padding not."""
+        stride = self.stride[0]
+        reach = (self.taps[0] - 1) * self.dilation[0] + 1
+        if stride >= reach:  # every tap of every output row has an input row of its own
+            offsets = [tap * self.dilation[0] - self.padding for tap in range(self.taps[0])]
+            return sum(_inside(self.rows, stride, offset, self.in_rows) for offset in offsets)
+        starts = np.arange(0, self.rows, strip)
+        low = starts * stride - self.padding
+        strips = np.minimum(strip, self.rows - starts)
+        high = low + (strips - 1) * stride + reach
+        fetched = np.minimum(high, self.in_rows) - np.maximum(low, 0)
+        return int(np.maximum(fetched, 0).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One product of an operator, and which tensors are its operands.
+
+    Attributes:
+        moving: the operand that is laid out in rows (feature map); None: it stays on the chip,
+            the result of the product before.
+        held: the operand that takes the place of the filters (weights, or a second activation).
+        result: None: it stays on the chip, for the next product.
+        macs: real ones; padding to whole phases is not among them.
+    """
+
+    loops: Loops
+    moving: TensorUse | None
+    held: TensorUse
+    result: TensorUse | None
+    macs: int
+
+
+def products_of(operator: Operator, buffer_bits: int) -> tuple[Product, ...]:
+    """The products that an operator consists of; none when nobody has written down how.
+
+    Args:
+        buffer_bits: capacity of the global buffer, which decides whether a recurrent layer's
+            weights stay on the chip from step to step.
+    """
+    name = operator.name.partition(".")[2]
+    if operator.window is not None:
+        return (_convolution(operator, operator.window),)
+    if name.startswith("_scaled_dot_product"):
+        return _attention(operator)
+    if name == "mkldnn_rnn_layer":
+        return _recurrence(operator, buffer_bits)
+    if name == "deform_conv2d":
+        return (_deformed(operator),)
+    if name in _MATRIX:
+        return (_matrix(operator),)
+    return ()
+
+
+_MATRIX = frozenset(
+    (
+        "mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "_int_mm",
+        "_scaled_mm",
+    )
+)  # fmt: skip
+
+
+def _convolution(operator: Operator, window: Window) -> Product:
+    image, weight = operator.inputs[:2]
+    result = operator.outputs[0]
+    loops = (
+        _transposed(image, weight, result, window)
+        if window.transposed
+        else _plain(image, weight, result, window)
+    )
+    return Product(loops, image, weight, result, operator.macs or 0)
+
+
+def _plain(image: TensorUse, weight: TensorUse, result: TensorUse, window: Window) -> Loops:
+    outputs, inputs, images = result.shape[2:], image.shape[2:], image.shape[0]
+    while len(outputs) > 2 and _is_batch(window):  # frames that the kernel does not mix
+        images *= outputs[0]
+        outputs, inputs, window = outputs[1:], inputs[1:], _without_first_axis(window)
+    return Loops(
+        groups=window.groups,
+        images=images,
+        channels=image.shape[1] // window.groups,
+        filters=result.shape[1] // window.groups,
+        rows=outputs[0],
+        in_rows=inputs[0],
+        middle=prod(outputs[1:-1]),
+        in_middle=prod(inputs[1:-1]),
+        # Of a single axis: rows of one column each, so that a long signal is cut into strips.
+        columns=prod(outputs[1:][-1:]),
+        in_columns=prod(inputs[1:][-1:]),
+        taps=_three(window.kernel),
+        stride=_three(window.stride),
+        dilation=_three(window.dilation),
+        padding=window.padding[0],
+        padded=_padded(inputs, outputs, window),
+    )
+
+
+def _is_batch(window: Window) -> bool:
+    return (window.kernel[0], window.stride[0], window.padding[0]) == (1, 1, 0)
+
+
+def _without_first_axis(window: Window) -> Window:
+    return replace(
+        window,
+        kernel=window.kernel[1:],
+        stride=window.stride[1:],
+        padding=window.padding[1:],
+        dilation=window.dilation[1:],
+    )
+
+
+def _three(axes: tuple[int, ...]) -> tuple[int, int, int]:
+    """One number each for rows, the axes between, and columns."""
+    return axes[0], prod(axes[1:-1]), prod(axes[1:][-1:])
+
+
+def _padded(inputs: tuple[int, ...], outputs: tuple[int, ...], window: Window) -> float:
+    """Share of what taps read that is padding: each axis by itself, as they are independent."""
+    real = 1.0
+    for size, out, taps, stride, dilation, padding in zip(
+        inputs, outputs, window.kernel, window.stride, window.dilation, window.padding, strict=True
+    ):
+        inside = sum(_inside(out, stride, tap * dilation - padding, size) for tap in range(taps))
+        real *= inside / max(1, out * taps)
+    return 1.0 - real
+
+
+def _inside(out: int, stride: int, offset: int, size: int) -> int:
+    """Of the positions offset, offset + stride, … how many of ``out`` lie within 0 to size."""
+    first = max(0, ceil(-offset / stride))
+    last = min(out - 1, (size - 1 - offset) // stride)
+    return max(0, last - first + 1)
+
+
+def _transposed(image: TensorUse, weight: TensorUse, result: TensorUse, window: Window) -> Loops:
+    phases = prod(window.stride)
+    inputs = image.shape[2:]
+    pairs = zip(result.shape[2:], window.stride, strict=True)
+    outputs = tuple(ceil(out / stride) for out, stride in pairs)
+    taps = tuple(
+        ceil(((one - 1) * dilation + 1) / stride)
+        for one, dilation, stride in zip(window.kernel, window.dilation, window.stride, strict=True)
+    )
+    return Loops(
+        groups=window.groups,
+        images=image.shape[0],
+        channels=image.shape[1] // window.groups,
+        filters=result.shape[1] // window.groups * phases,
+        rows=outputs[0],
+        in_rows=inputs[0],
+        middle=prod(outputs[1:-1]),
+        in_middle=prod(inputs[1:-1]),
+        columns=prod(outputs[1:][-1:]),
+        in_columns=prod(inputs[1:][-1:]),
+        taps=_three(taps),
+        padding=(window.kernel[0] - 1 - window.padding[0]) // window.stride[0],
+    )
+
+
+def _deformed(operator: Operator) -> Product:
+    """Its taps read wherever the offsets say: as many inputs, in the order of a plain one."""
+    image, weight = operator.inputs[:2]
+    result = operator.outputs[0]
+    kernel = weight.shape[2:]
+    stride = tuple(
+        max(1, round(size / out))
+        for size, out in zip(image.shape[2:], result.shape[2:], strict=True)
+    )
+    padding = tuple((taps - 1) // 2 for taps in kernel)
+    groups = image.shape[1] // weight.shape[1]
+    window = Window(kernel, stride, padding, (1,) * len(kernel), groups, False)
+    return Product(_plain(image, weight, result, window), image, weight, result, operator.macs or 0)
+
+
+def _rows(groups: int, rows: int, channels: int, filters: int) -> Loops:
+    return Loops(groups, 1, channels, filters, rows, rows)
+
+
+def _matrix(operator: Operator) -> Product:
+    left, right = [use for use in operator.inputs if use.shape][-2:]
+    result = operator.outputs[0]
+    groups = left.shape[0] if len(left.shape) == 3 else 1
+    channels = left.shape[-1]
+    rows = left.shape[-2] if len(left.shape) > 1 else 1
+    filters = right.shape[-1] if len(right.shape) > 1 else 1
+    if left.weight and not right.weight:  # the weights take the filters' place on either side
+        return Product(
+            _rows(groups, filters, channels, rows), right, left, result, operator.macs or 0
+        )
+    return Product(_rows(groups, rows, channels, filters), left, right, result, operator.macs or 0)
+
+
+def _attention(operator: Operator) -> tuple[Product, ...]:
+    query, key, value = operator.inputs[:3]
+    result = operator.outputs[0]
+    groups = prod(key.shape[:-2])  # several query heads may share one of keys
+    rows = prod(query.shape[:-1]) // groups
+    scores = _rows(groups, rows, query.shape[-1], key.shape[-2])
+    sums = _rows(groups, rows, key.shape[-2], value.shape[-1])
+    return (
+        Product(scores, query, key, None, scores.macs),
+        Product(sums, None, value, result, sums.macs),
+    )
+
+
+def _recurrence(operator: Operator, buffer_bits: int) -> tuple[Product, ...]:
+    sequence, to_hidden, hidden = operator.inputs[:3]
+    result = operator.outputs[0]
+    steps, batch = sequence.shape[:2]
+    gates, width = hidden.shape
+    once = _rows(1, steps * batch, to_hidden.shape[-1], gates)
+    # A step needs the one before it: weights that do not fit are fetched again for each.
+    stays = hidden.elements * hidden.bits * 2 <= buffer_bits
+    again = _rows(1, steps * batch, width, gates) if stays else _rows(steps, batch, width, gates)
+    return (
+        Product(once, sequence, to_hidden, None, once.macs),
+        Product(again, None, hidden, result, again.macs),
+    )
