@@ -1,19 +1,64 @@
 """What every way of opening a model gives, and the consent that some of them need."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from engine.child import run_in_child
+from engine.energy.zeros import Zeros
 from engine.errors import ConsentNeeded, ModelUnreadable
 from engine.job import Job
+from engine.layers import Layer, LayerId, LayerTree
 from engine.lazy import resolve
+from engine.operators import Operator, OperatorTable, Work
 from engine.requests import DTYPES, InputSpec, OpenRequest
 from engine.sources.files.naming import plain_name
 from engine.state import ModelInfo
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a source says of tensors that it does not hold.
+
+    Attributes:
+        bits: in which a layer's products read what comes from the sample, read weights, and write.
+    """
+
+    zeros: Zeros = field(default_factory=Zeros)
+    bits: Mapping[LayerId, tuple[int, int, int]] = field(default_factory=dict)
+
+    def stated(self, operators: OperatorTable) -> OperatorTable:
+        """The table with these bits in place of those of the tensors' types."""
+        return operators.mapped(self._stated) if self.bits else operators
+
+    def shown(self, tree: LayerTree) -> LayerTree:
+        """The layers with the bits and zeros of what they would hold."""
+        return LayerTree(map(self._shown, tree)) if self.bits else tree
+
+    def _shown(self, layer: Layer) -> Layer:
+        if layer.id not in self.bits:
+            return layer
+        read, weights, _ = self.bits[layer.id]
+        share = self.zeros.weights.get(f"{layer.id}.weight", 0.0)
+        zeros = round(share * layer.weights)
+        return replace(layer, weight_bits=weights, activation_bits=read, zeros=zeros)
+
+    def _stated(self, operator: Operator) -> Operator:
+        bits = self.bits.get(operator.layer)
+        if bits is None or operator.work is not Work.PRODUCT:
+            return operator
+        read, weights, written = bits
+        return replace(
+            operator,
+            inputs=tuple(
+                replace(use, bits=weights if use.weight else read) for use in operator.inputs
+            ),
+            outputs=tuple(replace(use, bits=written) for use in operator.outputs),
+        )
 
 
 @dataclass(frozen=True)
@@ -25,6 +70,7 @@ class OpenedModel:
         architecture: the name that builds its unpruned structure again; "" when there is none, as
             for structures that came out of a file.
         data: name of the data set that belongs to it; "" when none is known.
+        declared: of a model without weights.
     """
 
     info: ModelInfo
@@ -32,6 +78,7 @@ class OpenedModel:
     inputs: tuple[Any, ...]
     architecture: str = ""
     data: str = ""
+    declared: Declared = field(default_factory=Declared)
 
 
 def digest_of(content: bytes) -> str:

@@ -27,6 +27,7 @@ _STRUCTURES = {
     Kind.PROGRAM: "engine.sources.graphs.programs:open_program",
     Kind.TORCHSCRIPT: "engine.sources.graphs.torchscript:open_torchscript",
     Kind.ONNX: "engine.sources.onnx_files.opening:open_onnx",
+    Kind.DESCRIPTION: "engine.sources.described:open_description",
 }
 
 
@@ -69,9 +70,10 @@ def _is_path(source: str) -> bool:
     return path.suffix in _SUFFIXES or named or len(path.parts) > 1
 
 
-_SUFFIXES = frozenset(
-    {".safetensors", ".pt", ".pth", ".bin", ".pt2", ".onnx", ".ckpt", ".h5", ".npz", ".json", ".py"}
-)
+_SUFFIXES = frozenset((
+    ".safetensors", ".pt", ".pth", ".bin", ".pt2", ".onnx", ".ckpt", ".h5", ".npz", ".json", ".py",
+    ".txt",
+))  # fmt: skip
 
 
 def _demo(request: OpenRequest) -> OpenedModel:

@@ -32,6 +32,7 @@ class Kind(Enum):
     NPZ = "an archive of NumPy arrays"
     ONNX = "an ONNX model"
     PYTHON = "a Python file"
+    DESCRIPTION = "a network description"
 
 
 def sniff(path: Path) -> Kind:
@@ -167,10 +168,20 @@ def _is_python(path: Path, head: bytes, size: int) -> bool:
     return path.suffix == ".py" and b"\0" not in head
 
 
+def _is_description(path: Path, head: bytes, size: int) -> bool:
+    """By its first line, wrong fields and all, so that whoever reads it can name them."""
+    fields = head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].split(b",")
+    whole = sum(field.strip().isdigit() for field in fields)
+    return len(fields) >= _FIELDS_OF_A_DESCRIPTION and whole * 2 > len(fields)
+
+
+_FIELDS_OF_A_DESCRIPTION = 20  # of 25: fewer are a table of some other kind
+
 _KINDS: tuple[tuple[Callable[[Path, bytes, int], bool], Kind], ...] = (
     (_is_legacy, Kind.LEGACY_PICKLE),
     (_is_index, Kind.SHARD_INDEX),
     (_is_python, Kind.PYTHON),
+    (_is_description, Kind.DESCRIPTION),
     (_is_pickle, Kind.PICKLE),
 )
 
