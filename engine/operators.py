@@ -142,6 +142,21 @@ class OperatorTable:
         return roots
 
     @cached_property
+    def _sizes(self) -> dict[int, int]:
+        """Elements of every value that is no view, by number."""
+        return {
+            use.number: use.elements
+            for operator in self._operators
+            for use in (*operator.inputs, *operator.outputs)
+            if use.number not in self._roots
+        }
+
+    def is_repeated(self, use: TensorUse) -> bool:
+        """Whether a value is a smaller one seen several times over (expanded)."""
+        root = self._roots.get(use.number, use.number)
+        return use.elements > self._sizes.get(root, use.elements)
+
+    @cached_property
     def _names(self) -> dict[int, str]:
         """Names of parameters and buffers, by number."""
         uses = (use for operator in self._operators for use in operator.inputs)

@@ -271,8 +271,8 @@ def _row_stationary(loops: Loops, bits: Bits, geometry: Geometry) -> Passes:
     taps_down, taps_between, taps_across = loops.taps
     tall = ceil(taps_down / ceil(taps_down / high))  # rows of the kernel in a set
     across = ceil(taps_across / ceil(taps_across / geometry.widest()))  # taps in an element
-    folds_down, folds_across = ceil(taps_down / tall), ceil(taps_across / across)
-    folds = folds_down * folds_across * taps_between
+    folds_across = ceil(taps_across / across)
+    folds = ceil(taps_down / tall) * folds_across * taps_between
     parts = loops.channels * folds  # that add up to one output
     delivered = loops.under(2, loops.columns)
     few = {1} if loops.middle > 1 else set()
@@ -311,7 +311,7 @@ def _row_stationary(loops: Loops, bits: Bits, geometry: Geometry) -> Passes:
         folds=np.ceil(folds / (q * r)),
         turns=np.full_like(q, loops.middle),
         keeps=keeps,
-        inputs=_read(loops, strip, tall, folds_down),
+        inputs=_read(loops, strip, tall),
         fan=loops.rows / np.ceil(loops.rows / strip),
         each=np.stack(
             [
@@ -332,16 +332,11 @@ def _whole(channels: Numbers) -> Numbers:
     return np.maximum(1.0, np.floor(channels))
 
 
-def _read(loops: Loops, strips: Numbers, tall: int, folds: int) -> Numbers:
+def _read(loops: Loops, strips: Numbers, tall: int) -> Numbers:
     """Words of inputs that passes over strips so wide read from the buffer."""
-    lines = {
-        strip: loops.rows_fetched(int(strip))
-        if folds == 1
-        else folds * ceil(loops.rows / strip) * ((strip - 1) * loops.stride[0] + tall)
-        for strip in np.unique(strips)
-    }
+    lines = {strip: loops.rows_fetched(int(strip), tall) for strip in np.unique(strips)}
     between = loops.middle * loops.taps[1] if loops.in_middle > 1 else loops.in_middle
-    rows = np.array([lines[strip] for strip in strips])
+    rows = np.array([lines[strip] for strip in strips], dtype=np.float64)
     return rows * between * loops.in_columns * loops.channels * loops.images
 
 
@@ -355,7 +350,9 @@ def _weight_stationary(loops: Loops, bits: Bits, geometry: Geometry) -> Passes:
             (c, m)
             for c in series(min(loops.channels, elements // held))
             for m in (min(loops.filters, elements // (held * c)),)
-        ],
+        ]
+        # The smallest pass, for buffers that hold little more.
+        + [(1, 1)],
         dtype=np.float64,
     ).T
     one = np.ones_like(channels)
@@ -383,7 +380,9 @@ def _output_stationary(loops: Loops, bits: Bits, geometry: Geometry) -> Passes:
             (columns, strip, min(loops.filters, elements // (columns * strip)))
             for columns in even_parts(loops.columns, elements)
             for strip in even_parts(loops.rows, elements // columns)
-        ],
+        ]
+        # The smallest pass, for buffers that hold little more.
+        + [(1, 1, 1)],
         dtype=np.float64,
     ).T
     one = np.ones_like(columns)
@@ -397,7 +396,7 @@ def _output_stationary(loops: Loops, bits: Bits, geometry: Geometry) -> Passes:
         folds=one,
         turns=loops.middle * across,
         keeps=_OUTPUTS * one,
-        inputs=_read(loops, strip, loops.taps[0], 1) * np.maximum(read, 1),
+        inputs=_read(loops, strip, loops.taps[0]) * np.maximum(read, 1),
         fan=loops.rows / np.ceil(loops.rows / strip) * loops.columns / across,
         each=np.stack([macs * one, 0 * one]),
         visit=0 * one,
@@ -550,10 +549,8 @@ def _share(whole: int, step: Numbers, tiles: Numbers) -> Numbers:
 
 def _under(loops: Loops, rows: Numbers) -> Numbers:
     """As :meth:`Loops.under` along rows."""
-    reach = loops.under(0, 1)
-    if loops.stride[0] >= reach:
-        return rows * loops.taps[0]
-    return (rows - 1) * loops.stride[0] + reach
+    sizes, place = np.unique(rows, return_inverse=True)
+    return np.array([loops.under(0, int(one)) for one in sizes], dtype=np.float64)[place]
 
 
 def _fetched(loops: Loops, strips: Numbers) -> Numbers:

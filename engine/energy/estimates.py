@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from engine.energy.hardware import Hardware, default_hardware
 from engine.layers import LayerId
 from engine.metrics import Series
+
+if TYPE_CHECKING:  # reading descriptions takes pydantic, which the window shows without
+    from engine.energy.hardware import Hardware
 
 Dataflow = Literal["row-stationary", "weight-stationary", "output-stationary"]
 DATAFLOWS: tuple[Dataflow, ...] = ("row-stationary", "weight-stationary", "output-stationary")
@@ -35,6 +37,12 @@ GROUPINGS: Mapping[Grouping, Callable[[str], str]] = {"data type": data_type_of,
 """How the parts of an energy can be added up for a chart; for :meth:`Series.regrouped`."""
 
 
+def _default() -> "Hardware":
+    from engine.energy.hardware import default_hardware
+
+    return default_hardware()
+
+
 @dataclass(frozen=True)
 class EnergySettings:
     """What modelled energy holds under.
@@ -44,7 +52,7 @@ class EnergySettings:
         bits: width of weights and activations alike, to ask what if; 0: as the model has them.
     """
 
-    hardware: Hardware = field(default_factory=default_hardware)
+    hardware: "Hardware" = field(default_factory=_default)
     dataflow: Dataflow = "row-stationary"
     batch: int = 0
     bits: int = 0
@@ -81,12 +89,14 @@ class EnergyEstimate:
         series: its layers' parts are :data:`PARTS`.
         layers: of every layer that has energy, or operators without a rule.
         bound_by: what :attr:`LayerEnergy.bound` was decided by.
+        zeros_measured: whether zeros of activations are known from data, or none are counted on.
     """
 
     series: Series
     settings: EnergySettings
     layers: Mapping[LayerId, LayerEnergy]
     bound_by: Literal["time", "energy"]
+    zeros_measured: bool = False
 
     @property
     def saved(self) -> float:

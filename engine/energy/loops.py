@@ -6,12 +6,13 @@ its input that gives the stride's phases as further filters (the sub-pixel convo
 al., CVPR 2016); attention is two products whose scores stay on the chip.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import ceil, prod
+from math import ceil, gcd, prod
 
 import numpy as np
 
-from engine.operators import Operator, TensorUse, Window
+from engine.operators import Operator, OperatorTable, TensorUse, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +68,51 @@ class Loops:
 
     def under(self, axis: int, outputs: int) -> int:
         """Inputs along an axis that so many neighbouring outputs are made of, with padding."""
-        taps, stride = self.taps[axis], self.stride[axis]
-        reach = (taps - 1) * self.dilation[axis] + 1
-        if stride >= reach:  # what lies between is read by nobody
-            return outputs * taps
-        return (outputs - 1) * stride + reach
+        apart, over = self._overlap(axis)
+        taps = self.taps[axis]
+        return outputs * taps - max(0, outputs - apart) * max(0, taps - over)
 
-    def rows_fetched(self, strip: int) -> int:
-        """Input rows fetched for all output rows in strips of so many: halos twice, padding not."""
-        stride = self.stride[0]
-        reach = (self.taps[0] - 1) * self.dilation[0] + 1
-        if stride >= reach:  # every tap of every output row has an input row of its own
-            offsets = [tap * self.dilation[0] - self.padding for tap in range(self.taps[0])]
-            return sum(_inside(self.rows, stride, offset, self.in_rows) for offset in offsets)
-        starts = np.arange(0, self.rows, strip)
-        low = starts * stride - self.padding
-        strips = np.minimum(strip, self.rows - starts)
-        high = low + (strips - 1) * stride + reach
-        fetched = np.minimum(high, self.in_rows) - np.maximum(low, 0)
-        return int(np.maximum(fetched, 0).sum())
+    def _overlap(self, axis: int) -> tuple[int, int]:
+        """An output has its inputs under some taps in common with the one so many outputs before.
+
+        There they lie so many taps further. Nobody reads what lies between the taps.
+        """
+        stride, dilation = self.stride[axis], self.dilation[axis]
+        common = gcd(stride, dilation)
+        return dilation // common, stride // common
+
+    def rows_fetched(self, strip: int, tall: int = 0) -> float:
+        """Input rows fetched for all output rows in strips of so many: halos twice, padding not.
+
+        Args:
+            tall: rows of the kernel that are gone through at a time; all when left out.
+        """
+        tall = tall or self.taps[0]
+        firsts = range(0, self.taps[0], tall)
+        return sum(self._fetched(strip, first, min(tall, self.taps[0] - first)) for first in firsts)
+
+    def _fetched(self, strip: int, first: int, taps: int) -> float:
+        """As :meth:`rows_fetched`, of so many rows of the kernel from ``first`` on."""
+        stride, dilation = self.stride[0], self.dilation[0]
+        apart, over = self._overlap(0)
+        begin = first * dilation - self.padding
+        reach = (taps - 1) * dilation + 1
+        # Strips that no padding touches, and that are whole, are all alike.
+        step = strip * stride
+        low = min(ceil(max(0, -begin) / step), ceil(self.rows / strip))
+        last = (self.in_rows - begin - (strip - 1) * stride - reach) // step
+        high = max(low, min(self.rows // strip, last + 1))
+        alike = strip * taps - max(0, strip - apart) * max(0, taps - over)
+        edges = (*range(low), *range(high, ceil(self.rows / strip)))
+        starts = np.array(edges, dtype=np.int64)[:, None] * strip
+        tap = np.arange(taps)[None, :]
+        # Under a tap that an earlier output's later tap reaches, only the first outputs are new.
+        new = np.where(tap + over < taps, apart, strip)
+        new = np.minimum(new, np.minimum(strip, self.rows - starts))
+        offset = starts * stride + begin + tap * dilation
+        before = np.maximum(0, -(offset // stride))
+        inside = np.minimum(new - 1, (self.in_rows - 1 - offset) // stride) - before + 1
+        return float(alike) * (high - low) + float(np.maximum(inside, 0).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +134,19 @@ class Product:
     macs: int
 
 
-def products_of(operator: Operator, buffer_bits: int) -> tuple[Product, ...]:
+def products_of(
+    operator: Operator,
+    operators: OperatorTable,
+    buffer_bits: int,
+    bits_of: Callable[[TensorUse], int],
+) -> tuple[Product, ...]:
     """The products that an operator consists of; none when nobody has written down how.
 
     Args:
+        operators: the pass that it belongs to.
         buffer_bits: capacity of the global buffer, which decides whether a recurrent layer's
             weights stay on the chip from step to step.
+        bits_of: width in which the hardware holds a value.
     """
     name = operator.name.partition(".")[2]
     if operator.window is not None:
@@ -120,20 +154,19 @@ def products_of(operator: Operator, buffer_bits: int) -> tuple[Product, ...]:
     if name.startswith("_scaled_dot_product"):
         return _attention(operator)
     if name == "mkldnn_rnn_layer":
-        return _recurrence(operator, buffer_bits)
+        return _recurrence(operator, buffer_bits, bits_of)
     if name == "deform_conv2d":
         return (_deformed(operator),)
     if name in _MATRIX:
-        return (_matrix(operator),)
+        return (_matrix(operator, operators),)
     return ()
 
 
-_MATRIX = frozenset(
-    (
-        "mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "_int_mm",
-        "_scaled_mm",
-    )
-)  # fmt: skip
+_MATRIX = {
+    "mm": 0, "bmm": 0, "mv": 0, "dot": 0, "vdot": 0, "_int_mm": 0, "_scaled_mm": 0,
+    "addmm": 1, "baddbmm": 1, "addmv": 1,
+}  # fmt: skip
+"""Where the two factors begin among the inputs; what is added comes first, scales come last."""
 
 
 def _convolution(operator: Operator, window: Window) -> Product:
@@ -230,7 +263,8 @@ def _transposed(image: TensorUse, weight: TensorUse, result: TensorUse, window: 
         columns=prod(outputs[1:][-1:]),
         in_columns=prod(inputs[1:][-1:]),
         taps=_three(taps),
-        padding=(window.kernel[0] - 1 - window.padding[0]) // window.stride[0],
+        padding=((window.kernel[0] - 1) * window.dilation[0] - window.padding[0])
+        // window.stride[0],
     )
 
 
@@ -253,13 +287,16 @@ def _rows(groups: int, rows: int, channels: int, filters: int) -> Loops:
     return Loops(groups, 1, channels, filters, rows, rows)
 
 
-def _matrix(operator: Operator) -> Product:
-    left, right = [use for use in operator.inputs if use.shape][-2:]
+def _matrix(operator: Operator, operators: OperatorTable) -> Product:
+    first = _MATRIX[operator.name.partition(".")[2]]
+    left, right = operator.inputs[first : first + 2]
     result = operator.outputs[0]
     groups = left.shape[0] if len(left.shape) == 3 else 1
     channels = left.shape[-1]
     rows = left.shape[-2] if len(left.shape) > 1 else 1
     filters = right.shape[-1] if len(right.shape) > 1 else 1
+    if groups > 1 and operators.is_repeated(right):  # one matrix for all groups is fetched once
+        rows, groups = rows * groups, 1
     if left.weight and not right.weight:  # the weights take the filters' place on either side
         return Product(
             _rows(groups, filters, channels, rows), right, left, result, operator.macs or 0
@@ -280,14 +317,16 @@ def _attention(operator: Operator) -> tuple[Product, ...]:
     )
 
 
-def _recurrence(operator: Operator, buffer_bits: int) -> tuple[Product, ...]:
+def _recurrence(
+    operator: Operator, buffer_bits: int, bits_of: Callable[[TensorUse], int]
+) -> tuple[Product, ...]:
     sequence, to_hidden, hidden = operator.inputs[:3]
     result = operator.outputs[0]
     steps, batch = sequence.shape[:2]
     gates, width = hidden.shape
     once = _rows(1, steps * batch, to_hidden.shape[-1], gates)
     # A step needs the one before it: weights that do not fit are fetched again for each.
-    stays = hidden.elements * hidden.bits * 2 <= buffer_bits
+    stays = hidden.elements * bits_of(hidden) * 2 <= buffer_bits
     again = _rows(1, steps * batch, width, gates) if stays else _rows(steps, batch, width, gates)
     return (
         Product(once, sequence, to_hidden, None, once.macs),

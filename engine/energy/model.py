@@ -22,7 +22,7 @@ energy estimation tool (Yang et al., Asilomar 2017). Accesses of products come f
 Clock and control power are not modelled.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -87,6 +87,7 @@ def estimate(
             if id_ in layers or one.unmodelled
         },
         "time" if settings.hardware.speed else "energy",
+        bool(zeros.values),
     )
 
 
@@ -111,20 +112,20 @@ def _conditions(settings: EnergySettings, batch: int, zeros: Zeros) -> dict[str,
 
 @dataclass(frozen=True)
 class _Shares:
-    """Shares of zeros in what one operator reads and writes."""
+    """Shares of zeros in what one operator reads and writes; None: nobody knows."""
 
-    inputs: tuple[float, ...]
-    outputs: tuple[float, ...]
+    inputs: tuple[float | None, ...]
+    outputs: tuple[float | None, ...]
 
 
 def _shares(
     operator: Operator, operators: OperatorTable, zeros: Zeros, keys: OperatorKeys
 ) -> _Shares:
-    """Those measured or counted; 0 where nobody knows."""
+    """Those measured or counted."""
     key, number = keys.of(operator), len(operator.inputs)
-    measured = zeros.values.get(key, ())
+    measured: tuple[float | None, ...] = zeros.values.get(key, ())
     if len(measured) != number + len(operator.outputs):
-        measured = (0.0,) * (number + len(operator.outputs))
+        measured = (None,) * (number + len(operator.outputs))
     inputs = tuple(
         zeros.weights.get(operators.name_of(use), share) if use.weight else share
         for use, share in zip(operator.inputs, measured, strict=False)
@@ -212,14 +213,35 @@ class _Table:
         self._geometry = Geometry.of(settings.hardware)
         sparsity = settings.hardware.sparsity
         self._packs = sparsity.compresses_maps or sparsity.compresses_weights
+        self._known: dict[Hashable, _Spent | None] = {}
 
     def spent(self, operator: Operator, shares: _Shares) -> _Spent | None:
         """What the operator takes; None when there is no rule for it."""
+        key = self._signature(operator, shares)
+        if key not in self._known:
+            self._known[key] = self._found(operator, shares)
+        return self._known[key]
+
+    def _signature(self, operator: Operator, shares: _Shares) -> Hashable:
+        """All that an operator's energy depends on: deep models repeat themselves."""
+        uses = (*operator.inputs, *operator.outputs)
+        return (
+            operator.name,
+            operator.work,
+            operator.window,
+            operator.macs,
+            shares,
+            tuple((one.shape, self._bits(one), one.weight, self._handed_over(one)) for one in uses),
+            tuple(map(self._written_bits, operator.outputs)),
+            tuple(map(self._operators.is_repeated, operator.inputs)),
+        )
+
+    def _found(self, operator: Operator, shares: _Shares) -> _Spent | None:
         if operator.work is Work.TRAFFIC:
             return self._moved(operator, shares)
         if operator.work is not Work.PRODUCT:
             return None
-        products = products_of(operator, self._geometry.buffer)
+        products = products_of(operator, self._operators, self._geometry.buffer)
         found = [self._multiplied(operator, shares, one) for one in products if one.macs]
         whole = [one for one in found if one is not None]
         if not products or len(whole) < len(found):
@@ -276,7 +298,7 @@ class _Table:
         held = _share_of(product.held, operator, shares) or 0.0
         written = 0.0
         if product.result is not None:
-            written = shares.outputs[operator.outputs.index(product.result)]
+            written = shares.outputs[operator.outputs.index(product.result)] or 0.0
         padded = 1 - (1 - moving) * (1 - product.loops.padded)
         return _Skipped(
             gated_inputs=padded if sparsity.gates_zero_inputs else 0.0,
@@ -370,7 +392,7 @@ class _Table:
             parts[f"{data} buffer"] += words * cost.global_buffer
             dense += words * cost.global_buffer
             if not self._handed_over(use):
-                packed = self._packed(use, zeros, bits)
+                packed = self._packed(use, zeros or 0.0, bits)
                 parts[f"{data} DRAM"] += words * packed * cost.dram
                 dense += words * cost.dram
                 dram_bits += use.elements * bits * packed
@@ -410,7 +432,7 @@ class _Skipped:
 
 
 def _share_of(use: TensorUse | None, operator: Operator, shares: _Shares) -> float | None:
-    """Share of zeros in an operand; None for one that never leaves the chip."""
+    """Share of zeros in an operand; None: not known, or it never leaves the chip."""
     return None if use is None else shares.inputs[operator.inputs.index(use)]
 
 

@@ -84,7 +84,7 @@ class WeightPruning:
         """What zeros are good for."""
         return (
             "Zeroed weights compress well, but save time and energy only on hardware "
-            "that skips zeros; the figures here do not count on it.",
+            "that skips zeros.",
         )
 
 
