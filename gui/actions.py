@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from PySide6.QtCore import QT_TRANSLATE_NOOP, QCoreApplication, QObject
 from PySide6.QtGui import QAction, QKeySequence
 
-from engine import METRICS, Metric, Snapshot
+from engine import METRICS, Grouping, Metric, Snapshot
 from gui import dialogs, operations
 from gui.document import Document
 from gui.settings import Settings, ThemeMode
@@ -19,6 +19,7 @@ from gui.widgets import named
 
 if TYPE_CHECKING:
     from gui.main_window import MainWindow
+    from gui.views.energy_page import EnergyView
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,28 @@ def _profile(tab: str) -> Callable[[Context], None]:
     return lambda context: context.window.profile(tab)
 
 
+def _energy(view: EnergyView) -> Callable[[Context], None]:
+    """An action that shows energy by layer."""
+    return lambda context: context.window.show_energy(view)
+
+
+def _group_energy(grouping: Grouping, context: Context) -> None:
+    context.settings.grouping = grouping
+
+
+def _grouping(id_: str, grouping: Grouping, text: str, tip: str) -> Spec:
+    return Spec(
+        id_,
+        text,
+        "&Energy",
+        2,
+        partial(_group_energy, grouping),
+        always,
+        tip=tip,
+        checked=lambda context: context.settings.grouping == grouping,
+    )
+
+
 def _limit(metric: Metric) -> Spec:
     return Spec(
         f"limit_{metric.key}",
@@ -173,7 +196,10 @@ _FILE: Final = (
     Spec("apply_recipe", _text("&Apply recipe…"), "&File", 3,
          _dialog(dialogs.ask_recipe), has_model, ("Ctrl+Shift+R",), "ph.list-numbers",
          _text("Apply the edits of a recipe to this model")),
-    Spec("quit", _text("&Quit"), "&File", 4, lambda context: context.window.close(), always,
+    Spec("save_description", _text("Save &network description…"), "&File", 4,
+         _dialog(dialogs.ask_save_description), has_model, (), "ph.file-text",
+         _text("Write the layers as the MIT energy tool takes them, with their modelled energy")),
+    Spec("quit", _text("&Quit"), "&File", 5, lambda context: context.window.close(), always,
          ("Ctrl+Q",), "ph.sign-out"),
 )
 _EDIT: Final = (
@@ -201,6 +227,9 @@ _PROFILE: Final = (
     Spec("measure_memory", _text("Measure &memory"), "&Profile", 0,
          _operation(operations.measure_memory), has_model, ("Shift+F6",), "ph.hard-drives",
          _text("Take the most memory that is in use while each layer runs")),
+    Spec("measure_energy", _text("Measure ener&gy"), "&Profile", 0,
+         _operation(operations.measure_energy), has_model, ("Ctrl+F6",), "ph.lightning",
+         _text("Count the joules of each layer; takes a counter of energy, and some minutes")),
     Spec("profile_operators", _text("Profile &operators"), "&Profile", 1,
          _profile("operators"), has_model, ("F7",), "ph.list-bullets",
          _text("Record which operators one pass runs, and count them to layers")),
@@ -233,6 +262,28 @@ _PROFILE: Final = (
          _operation(operations.cancel_all), is_busy, ("Ctrl+.",), "ph.stop-circle",
          _text("Stop everything that is under way; nothing half-done remains")),
 )
+_ENERGY: Final = (
+    Spec("choose_hardware", _text("&Choose hardware…"), "&Energy", 0,
+         lambda context: context.window.choose_hardware(), has_model, ("Ctrl+H",), "ph.cpu",
+         _text("Choose what energy is modelled on")),
+    Spec("hardware_forms", _text("&Hardware descriptions…"), "&Energy", 0,
+         lambda context: dialogs.ask_hardware(context.document, context.settings, context.window),
+         always, (), "ph.sliders",
+         _text("Look at descriptions, edit a copy, import and export")),
+    Spec("energy_bars", _text("Energy as &bars"), "&Energy", 1,
+         _energy("bars"), has_model, ("Ctrl+B",), "ph.chart-bar",
+         _text("Show the energy of each layer as stacked bars")),
+    Spec("energy_map", _text("Energy as &map"), "&Energy", 1,
+         _energy("map"), has_model, ("Ctrl+M",), "ph.squares-four",
+         _text("Show the energy of the modules as areas within areas")),
+    _grouping("energy_by_data", "data type", _text("By &data type"),
+              _text("Add energy up by arithmetic, weights, inputs and outputs")),
+    _grouping("energy_by_level", "level", _text("By &level"),
+              _text("Add energy up by arithmetic and levels of memory")),
+    Spec("measure_zeros", _text("Measure &zeros"), "&Energy", 3,
+         _operation(operations.measure_zeros), has_data, (), "ph.number-zero",
+         _text("Count zeros of activations on data, for hardware that skips them")),
+)
 _LIMITS: Final = (
     *(_limit(metric) for metric in METRICS.values()),
     Spec("clear_limits", _text("&Remove all limits"), "&Limits", 1,
@@ -252,12 +303,17 @@ _HELP: Final = (
     Spec("formats", _text("&File formats"), "&Help", 0,
          lambda context: context.window.show_formats(), always, (), "ph.files",
          _text("What can be done with each kind of file")),
+    Spec("energy_help", _text("&Energy"), "&Help", 0,
+         lambda context: context.window.show_energy_help(), always, (), "ph.lightning",
+         _text("How energy is modelled and measured, and on what hardware")),
     Spec("about", _text("&About Secateur"), "&Help", 0,
          lambda context: context.window.show_about(), always, (), "ph.info"),
 )
 # fmt: on
 
-ACTIONS: Final[tuple[Spec, ...]] = (*_FILE, *_EDIT, *_PROFILE, *_LIMITS, *_VIEW, *_HELP)
+ACTIONS: Final[tuple[Spec, ...]] = (
+    *_FILE, *_EDIT, *_PROFILE, *_ENERGY, *_LIMITS, *_VIEW, *_HELP,
+)  # fmt: skip
 
 
 class Actions(QObject):

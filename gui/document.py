@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
@@ -17,11 +17,15 @@ from PySide6.QtCore import QObject, Signal
 
 import engine
 from engine import (
+    DATAFLOWS,
     CallProfile,
     Change,
+    Dataflow,
     DataRequest,
+    DescriptionReport,
     Edit,
     Effect,
+    EnergySettings,
     EngineError,
     ExportReport,
     Job,
@@ -39,6 +43,7 @@ from engine import (
 )
 from gui import format as fmt
 from gui.jobs import JobRunner
+from gui.models.hardware_choice import hardware_by_id
 from gui.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,13 +77,16 @@ class Document(QObject):
         changed: an :class:`engine.Change` was committed; ``snapshot`` is already the new one.
         busy_changed: whether session jobs are under way.
         opening_changed: the source that is being opened, empty when that has ended.
+        modelling_changed: energy is being modelled under other settings, or that has ended.
         failed: the exception that ended a job.
         exported: the :class:`engine.ExportReport` of a written file.
         recipe_saved: the paths of the files that make up a recipe.
+        description_saved: the :class:`engine.DescriptionReport` of a network description.
         profiled: a :class:`Profiled` was taken.
         unmeasured: the key of a metric that could not be taken by itself after opening or an edit,
             and the :class:`engine.EngineError` that says why.
         devices_found: the :class:`engine.Device` that models could run on, available or not.
+        counters_found: the :class:`engine.CounterInfo` of counters of energy, readable or not.
 
     Attributes:
         run_settings: how the model is run while it is measured.
@@ -92,12 +100,15 @@ class Document(QObject):
     changed = Signal(object)
     busy_changed = Signal(bool)
     opening_changed = Signal(str)
+    modelling_changed = Signal()
     failed = Signal(object)
     exported = Signal(object)
     recipe_saved = Signal(object)
+    description_saved = Signal(object)
     profiled = Signal(object)
     unmeasured = Signal(str, object)
     devices_found = Signal(object)
+    counters_found = Signal(object)
 
     def __init__(
         self,
@@ -120,6 +131,8 @@ class Document(QObject):
         self._opening: int | None = None
         self._follow_ups: list[int] = []
         self._looking: int | None = None
+        self._counting: int | None = None
+        self._modelling: tuple[int, EnergySettings] | None = None
         jobs.jobs_changed.connect(self._follow_jobs)
 
     @property
@@ -137,12 +150,24 @@ class Document(QObject):
         """Whether a model is being opened."""
         return self._opening is not None
 
+    @property
+    def energy_settings(self) -> EnergySettings | None:
+        """What energy is modelled under, or will be once that is done; None without a model."""
+        if self._modelling is not None:
+            return self._modelling[1]
+        return self._snapshot.current.energy.settings if self._snapshot is not None else None
+
     def open(self, request: OpenRequest) -> None:
-        """Open a model; the one that is open stays until that has succeeded."""
+        """Open a model; the one that is open stays until that has succeeded.
+
+        Its energy is modelled on the hardware that the user chose last.
+        """
+        choice = self._settings.hardware, self._settings.dataflow
 
         def work(job: Job) -> tuple[ModelSession, Change]:
             open_model = self._opener if self._opener is not None else engine.open_model
             session = open_model(request, job)
+            _model_energy_on(session, *choice, job)
             snapshot = session.snapshot
             layers = frozenset(layer.id for layer in snapshot.current.tree)
             self._opened = session
@@ -195,11 +220,34 @@ class Document(QObject):
             lambda session, job: session.measure_latency(job, settings),
         )
 
+    def set_energy(self, settings: EnergySettings) -> None:
+        """Model energy under these settings, in place of others that were asked for meanwhile."""
+        if self._snapshot is None or settings == self.energy_settings:
+            return
+        if self._modelling is not None:
+            self.jobs.cancel(self._modelling[0])
+        job = self._submit(
+            self.tr("Modelling energy"), lambda session, job: session.set_energy(settings, job)
+        )
+        self._modelling = job, settings
+        self.modelling_changed.emit()
+
+    def measure_zeros(self) -> None:
+        """Measure zeros of activations on the data; modelled energy makes use of them."""
+        self._submit(self.tr("Measuring zeros"), lambda session, job: session.measure_zeros(job))
+
     def measure_memory(self) -> None:
         """Take the peak memory of the current model, and the base model's if it is missing."""
         settings = self.run_settings
         self._submit(
             self.tr("Measuring memory"), lambda session, job: session.measure_memory(job, settings)
+        )
+
+    def measure_energy(self) -> None:
+        """Count the joules of the current model, and the base model's if they are missing."""
+        settings = self.run_settings
+        self._submit(
+            self.tr("Measuring energy"), lambda session, job: session.measure_energy(job, settings)
         )
 
     def profile_operators(self) -> None:
@@ -248,6 +296,21 @@ class Document(QObject):
             idle=True,
         )
 
+    def find_counters(self) -> None:
+        """Find out which counters of energy there are; ``counters_found`` follows.
+
+        Nothing more is done while that is under way.
+        """
+        if any(job.id == self._counting for job in self.jobs.jobs()):
+            return
+        self._counting = self.jobs.submit(
+            self.tr("Looking for counters of energy"),
+            lambda job: engine.energy_counters(),
+            self.counters_found.emit,
+            self.failed.emit,
+            idle=True,
+        )
+
     def load_data(self, request: DataRequest) -> None:
         """Choose the data that accuracy is taken on."""
         self._submit(
@@ -292,6 +355,17 @@ class Document(QObject):
             return self._session(meant).save_recipe(path, job)
 
         self.jobs.submit(self.tr("Saving recipe"), work, self.recipe_saved.emit, self.failed.emit)
+
+    def save_description(self, path: str) -> None:
+        """Write the layers as the MIT energy tool takes them; ``description_saved`` follows."""
+
+        meant = self._shown
+
+        def work(job: Job) -> DescriptionReport:
+            return self._session(meant).save_description(path, job)
+
+        title = self.tr("Saving network description")
+        self.jobs.submit(title, work, self.description_saved.emit, self.failed.emit)
 
     def preview(self, edit: Edit, on_effect: Callable[[Effect | EngineError | None], None]) -> None:
         """Find out what the edit would do, in place of any earlier edit.
@@ -468,6 +542,9 @@ class Document(QObject):
         if self._opening is not None and all(job.id != self._opening for job in jobs):
             self._opening = None
             self.opening_changed.emit("")
+        if self._modelling is not None and all(job.id != self._modelling[0] for job in jobs):
+            self._modelling = None
+            self.modelling_changed.emit()
         if bool(jobs) != self._busy:
             self._busy = bool(jobs)
             self.busy_changed.emit(self._busy)
@@ -490,6 +567,17 @@ def _step(session: ModelSession, by: int, job: Job) -> Change | None:
     """Move the cursor; at either end of the history nothing happens."""
     cursor = session.snapshot.cursor + by
     return session.go_to(cursor, job) if 0 <= cursor <= len(session.snapshot.history) else None
+
+
+def _model_energy_on(session: ModelSession, hardware: str, dataflow: Dataflow, job: Job) -> None:
+    """Use the kept choice, as far as its description is still there and good."""
+    if not hardware and dataflow == DATAFLOWS[0]:
+        return
+    held = session.snapshot.current.energy.settings
+    chosen = hardware_by_id(engine.list_hardware(), hardware) or held.hardware
+    settings = replace(held, hardware=chosen, dataflow=dataflow)
+    if settings != held:
+        session.set_energy(settings, job)
 
 
 def _evaluate_if_missing(session: ModelSession, job: Job) -> Change | None:

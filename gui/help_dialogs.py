@@ -63,12 +63,22 @@ def show_shortcuts(parent: QWidget, actions: Iterable[QAction]) -> None:
 
 def show_formats(parent: QWidget) -> None:
     """Show the page that says what each format can do."""
-    dialog = named(QDialog(parent), "formats")
+    _show_page(parent, "formats", _tr("File formats"))
+
+
+def show_energy(parent: QWidget) -> None:
+    """Show the page that says what modelled and measured energy are, and how they are had."""
+    _show_page(parent, "energy", _tr("Energy"))
+
+
+def _show_page(parent: QWidget, name: str, title: str) -> None:
+    """Show the page of that name among the resources."""
+    dialog = named(QDialog(parent), name)
     dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    dialog.setWindowTitle(_tr("File formats"))
+    dialog.setWindowTitle(title)
     dialog.resize(*_PAGE_SIZE)
-    page = named(QTextBrowser(dialog), "formats_page")
-    page.setMarkdown(resource("help/formats.md").read_text(encoding="utf-8"))
+    page = named(QTextBrowser(dialog), f"{name}_page")
+    page.setMarkdown(resource(f"help/{name}.md").read_text(encoding="utf-8"))
     _quieten_tables(page)
     buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close, dialog)
     buttons.rejected.connect(dialog.reject)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from PySide6.QtCore import QByteArray, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QPaintEvent
 from PySide6.QtWidgets import QLayout, QMainWindow, QStackedWidget
 
-from engine import METRICS, Change, EngineError, ExportReport, LayerId, Part, Snapshot
+from engine import (
+    METRICS,
+    Change,
+    DescriptionReport,
+    EngineError,
+    ExportReport,
+    LayerId,
+    Part,
+    Snapshot,
+)
 from gui import dialogs, errors, help_dialogs
 from gui import format as fmt
 from gui.actions import Actions, Context, full_text
@@ -24,6 +34,7 @@ from gui.widgets import plain_label
 
 if TYPE_CHECKING:
     from gui.views.catalogue_view import CatalogueView
+    from gui.views.energy_page import EnergyView
     from gui.views.workbench import Workbench
 
 _FIRST_SIZE: Final = (1280, 800)
@@ -86,6 +97,7 @@ class MainWindow(QMainWindow):
         document.changed.connect(self._follow)
         document.exported.connect(self._tell_exported)
         document.recipe_saved.connect(self._tell_saved)
+        document.description_saved.connect(self._tell_described)
         document.unmeasured.connect(self._tell_unmeasured)
         if not quiet:
             document.failed.connect(partial(errors.show_error, self))
@@ -123,6 +135,16 @@ class MainWindow(QMainWindow):
         """Show that view of profiling, and measure what it shows."""
         self.workbench.show_profile(tab).run()
 
+    def show_energy(self, view: EnergyView) -> None:
+        """Show the energy by layer as bars or as a map."""
+        self._pages.setCurrentWidget(self.workbench)
+        self.workbench.show_energy(view)
+
+    def choose_hardware(self) -> None:
+        """Show the energy by layer, and offer the hardware that it can be modelled on."""
+        self._pages.setCurrentWidget(self.workbench)
+        self.workbench.show_energy().choose_hardware()
+
     def save_trace(self) -> None:
         """Write the Chrome trace of the profiled operators."""
         self.workbench.show_profile("flame").save_trace()
@@ -143,6 +165,10 @@ class MainWindow(QMainWindow):
         """Show what can be done with each kind of file."""
         help_dialogs.show_formats(self)
 
+    def show_energy_help(self) -> None:
+        """Show how energy is modelled and measured."""
+        help_dialogs.show_energy(self)
+
     def show_about(self) -> None:
         """Say what Secateur is and in which version."""
         help_dialogs.show_about(self)
@@ -157,10 +183,11 @@ class MainWindow(QMainWindow):
     def _build_workbench(self) -> Workbench:
         from gui.views.workbench import Workbench
 
-        workbench = Workbench(self._document, self.selection, self._theme, self)
+        workbench = Workbench(self._document, self.selection, self._theme, self._settings, self)
         workbench.data_wanted.connect(self.commands["choose_data"].trigger)
         workbench.limit_wanted.connect(self._ask_limit)
         workbench.information_wanted.connect(self.commands["model_information"].trigger)
+        workbench.hardware_forms_wanted.connect(self.commands["hardware_forms"].trigger)
         workbench.broken_wanted.connect(partial(dialogs.show_broken, self._document, self))
         self._pages.addWidget(workbench)
         self._menus.insert_toggles(workbench.toggles)
@@ -171,8 +198,15 @@ class MainWindow(QMainWindow):
 
         catalogue = CatalogueView(self._document, self._theme, parent=self)
         catalogue.left.connect(self._leave_catalogue)
+        catalogue.show_hardware(self._settings.hardware)
+        self._settings.changed.connect(self._follow_hardware)
         self._pages.addWidget(catalogue)
         return catalogue
+
+    def _follow_hardware(self) -> None:
+        """Let the catalogue model energy on the hardware that was chosen."""
+        if self._catalogue is not None:
+            self._catalogue.show_hardware(self._settings.hardware)
 
     def _leave_catalogue(self) -> None:
         """Go back to the model, or to the start while none is open."""
@@ -227,7 +261,7 @@ class MainWindow(QMainWindow):
         inputs = ", ".join(fmt.shape(spec.shape) for spec in model.inputs)
         facts = [fmt.visible(model.name, _TITLE_LENGTH), self.tr("input %s") % inputs, batch]
         if not model.trained:
-            facts.append(self.tr("untrained"))
+            facts.append(self.tr("untrained") if model.has_weights else self.tr("no weights"))
         if data is not None:
             samples = self.tr("%s validation samples") % fmt.count(data.validation_samples)
             facts.append(f"{data.name}, {samples}")
@@ -244,6 +278,21 @@ class MainWindow(QMainWindow):
 
     def _tell_saved(self, files: tuple[str, ...]) -> None:
         self._notify(self.tr("Saved %s") % ", ".join(files))
+
+    def _tell_described(self, report: DescriptionReport) -> None:
+        files = " and ".join(Path(file).name for file in report.files)
+        self._notify(self.tr("Saved %s") % fmt.visible(files) + self._left_out_text(report))
+
+    def _left_out_text(self, report: DescriptionReport) -> str:
+        """What of the model's products a description lacks; other work has no line by its kind."""
+        if not report.products:
+            return ""
+        first = report.products[0]
+        return (
+            self.tr(
+                "; left out, as the format cannot say them: {count} operators, such as "
+            ).replace("{count}", fmt.count(len(report.products)))
+        ) + fmt.visible(f"{first.operator} in {fmt.layer_name(first.layer)}: {first.reason}")
 
     def _tell_unmeasured(self, key: str, error: EngineError) -> None:
         self._notify(

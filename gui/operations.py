@@ -7,12 +7,13 @@ a verb needs, such as a path, is its argument: whoever calls asks for it (``gui/
 from pathlib import Path
 from typing import Final
 
-from engine import DataRequest, Edit, LayerId, Limit, Metric, OpenRequest
+from engine import DataRequest, Edit, EnergySettings, LayerId, Limit, Metric, OpenRequest
 from gui.document import Document
 
 CHECKPOINT_SUFFIX: Final = ".safetensors"
 PROGRAM_SUFFIX: Final = ".pt2"
 RECIPE_SUFFIX: Final = ".json"
+DESCRIPTION_SUFFIX: Final = ".txt"
 INDEX_SUFFIX: Final = ".index.json"  # lists the files of a checkpoint in several
 
 
@@ -71,6 +72,21 @@ def measure_latency(document: Document) -> None:
 def measure_memory(document: Document) -> None:
     """Take the peak memory of the model as it is now, layer by layer."""
     document.measure_memory()
+
+
+def set_energy(document: Document, settings: EnergySettings) -> None:
+    """Model energy on that hardware, at that batch."""
+    document.set_energy(settings)
+
+
+def measure_zeros(document: Document) -> None:
+    """Measure zeros of activations on data, for hardware that skips them."""
+    document.measure_zeros()
+
+
+def measure_energy(document: Document) -> None:
+    """Count the joules that the model takes as it is now, layer by layer."""
+    document.measure_energy()
 
 
 def measure(document: Document) -> None:
@@ -132,6 +148,11 @@ def export_program(document: Document, path: str) -> None:
 def save_recipe(document: Document, path: str) -> None:
     """Write the applied edits to a file, to be applied to the same model elsewhere."""
     document.save_recipe(_with_suffix(path, RECIPE_SUFFIX))
+
+
+def save_description(document: Document, path: str) -> None:
+    """Write the layers for the MIT energy tool, and their modelled energy beside them."""
+    document.save_description(_with_suffix(path, DESCRIPTION_SUFFIX))
 
 
 def apply_recipe(document: Document, path: str) -> None:

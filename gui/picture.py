@@ -1,5 +1,10 @@
 """A picture of the window with a model in it, for the README and for looking at the design."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
 from PySide6.QtCore import QObject, QTimer
 from PySide6.QtWidgets import QApplication
 
@@ -7,6 +12,10 @@ from engine import EngineError, LayerId, Snapshot
 from gui.document import Document
 from gui.main_window import MainWindow
 
+if TYPE_CHECKING:
+    from gui.views.energy_page import EnergyView
+
+_ENERGY_VIEWS: Final[Mapping[str, EnergyView]] = {"energy": "bars", "energy-map": "map"}
 _SETTLE_MS = 700  # the edit panel waits a moment before it asks for a preview
 
 
@@ -14,8 +23,8 @@ class Picture(QObject):
     """Waits for the jobs to end, selects a layer worth seeing, and writes what the window shows.
 
     Args:
-        view: the catalogue, or of profiling, to be measured and brought to the front; "" for
-            none.
+        view: the catalogue, of energy, or of profiling, to be brought to the front; the last are
+            measured. "" for none.
 
     Attributes:
         error: why there is no picture, in one line; empty when there is one.
@@ -49,6 +58,8 @@ class Picture(QObject):
             self._window.selection.set((layer,) if layer is not None else ())
             if self._view == "catalogue":
                 self._window.show_catalogue()
+            elif self._view in _ENERGY_VIEWS:
+                self._window.show_energy(_ENERGY_VIEWS[self._view])
             elif self._view:
                 self._window.profile(self._view)
             QTimer.singleShot(_SETTLE_MS, self._draw)

@@ -1,13 +1,19 @@
 """What the user prefers, kept from one start to the next in an INI file."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, cast, get_args
+from typing import Final, Literal, TypeAlias, TypeVar, cast, get_args
 
 from PySide6.QtCore import QByteArray, QObject, QSettings, Signal
+
+from engine import DATAFLOWS, GROUPINGS, Dataflow, Grouping
+from gui.models.energy_unit import UNIT_NAMES, UnitName
 
 ThemeMode: TypeAlias = Literal["light", "dark", "system"]
 
 RECENT_LIMIT: Final = 8
+
+T = TypeVar("T", bound=str)
 
 
 class Settings(QObject):
@@ -48,6 +54,51 @@ class Settings(QObject):
         self._set("measure_after_edit", on)
 
     @property
+    def hardware(self) -> str:
+        """Id of the description that energy is modelled on; "" for the default."""
+        return str(self._store.value("hardware", ""))
+
+    @hardware.setter
+    def hardware(self, id_: str) -> None:
+        self._set("hardware", id_)
+
+    @property
+    def dataflow(self) -> Dataflow:
+        """How layers are laid on the hardware."""
+        return self._one_of("dataflow", DATAFLOWS)
+
+    @dataflow.setter
+    def dataflow(self, dataflow: Dataflow) -> None:
+        self._set("dataflow", dataflow)
+
+    @property
+    def grouping(self) -> Grouping:
+        """What the parts of an energy are added up by."""
+        return self._one_of("energy_grouping", tuple(GROUPINGS))
+
+    @grouping.setter
+    def grouping(self, grouping: Grouping) -> None:
+        self._set("energy_grouping", grouping)
+
+    @property
+    def energy_unit(self) -> UnitName:
+        """What energy is shown in."""
+        return self._one_of("energy_unit", UNIT_NAMES)
+
+    @energy_unit.setter
+    def energy_unit(self, name: UnitName) -> None:
+        self._set("energy_unit", name)
+
+    @property
+    def grid(self) -> str:
+        """Name of the grid that CO₂ is counted by; "" while none was chosen."""
+        return str(self._store.value("grid", ""))
+
+    @grid.setter
+    def grid(self, name: str) -> None:
+        self._set("grid", name)
+
+    @property
     def recent(self) -> tuple[str, ...]:
         """Models that were opened, the last one first: paths and names."""
         # QSettings gives back a list of one as a plain string, and an empty one as None.
@@ -80,6 +131,11 @@ class Settings(QObject):
         self._store.setValue("geometry", geometry)
         if not layout.isEmpty():
             self._store.setValue("layout", layout)
+
+    def _one_of(self, key: str, choices: Sequence[T]) -> T:
+        """The kept choice; the first one where there is none, or nonsense."""
+        value = self._store.value(key, choices[0])
+        return next((one for one in choices if one == value), choices[0])
 
     def _bytes(self, key: str) -> QByteArray:
         value = self._store.value(key)

@@ -19,10 +19,12 @@ def _kind(text: str) -> str:
 _CHECKPOINTS: Final = _kind("Secateur checkpoints (*.safetensors)")
 _PROGRAMS: Final = _kind("Exported programs (*.pt2)")
 _RECIPES: Final = _kind("Secateur recipes (*.json)")
+_DESCRIPTIONS: Final = _kind("Network descriptions (*.txt)")
 _EVERYTHING: Final = _kind("All files (*)")
 _MODELS: Final = (
     _kind(
-        "All models (*.safetensors *.pt *.pth *.bin *.ckpt *.pt2 *.onnx *.npz *.index.json *.py)"
+        "All models (*.safetensors *.pt *.pth *.bin *.ckpt *.pt2 *.onnx *.npz *.index.json *.py "
+        "*.txt)"
     ),
     _kind("Safetensors (*.safetensors)"),
     _kind("PyTorch checkpoints (*.pt *.pth *.bin *.ckpt)"),
@@ -31,6 +33,7 @@ _MODELS: Final = (
     _kind("NumPy and Chainer snapshots (*.npz)"),
     _kind("Checkpoints in several files (*.index.json)"),
     _kind("Python files (*.py)"),
+    _DESCRIPTIONS,
 )
 
 
@@ -80,6 +83,13 @@ def ask_save_recipe(document: Document, parent: QWidget) -> None:
     title = _tr("Save recipe")
     dialog = _save_dialog(document, parent, title, _RECIPES, operations.RECIPE_SUFFIX)
     _then(dialog, partial(operations.save_recipe, document))
+
+
+def ask_save_description(document: Document, parent: QWidget) -> None:
+    """Ask where the network description shall go, then save it."""
+    title = _tr("Save network description")
+    dialog = _save_dialog(document, parent, title, _DESCRIPTIONS, operations.DESCRIPTION_SUFFIX)
+    _then(dialog, partial(operations.save_description, document))
 
 
 def _file_dialog(parent: QWidget, title: str, *kinds: str) -> QFileDialog:

@@ -10,7 +10,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from engine import METRICS, DataInfo, Preprocessing, Snapshot
+from engine import METRICS, DataInfo, ModelInfo, Preprocessing, Snapshot
 from gui import format as fmt
 from gui.dialogs.question import Question
 from gui.document import Document
@@ -86,10 +86,16 @@ def model_facts(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
             for place, text in enumerate(map(fmt.input_text, model.inputs), 1)
         ),
         (_tr("Parameters"), fmt.metric_value(parameters, table.total(parameters))),
-        (_tr("Weights"), _tr("trained") if model.trained else _tr("random (untrained)")),
+        (_tr("Weights"), _weights_text(model)),
         (_tr("Preprocessing"), preprocessing_text(model.preprocessing)),
     ]
     return tuple(facts)
+
+
+def _weights_text(model: ModelInfo) -> str:
+    if not model.has_weights:
+        return _tr("none, shapes alone")
+    return _tr("trained") if model.trained else _tr("random (untrained)")
 
 
 def preprocessing_text(how: Preprocessing | None) -> str:

@@ -49,6 +49,16 @@ class CatalogueModel(QAbstractTableModel):
         cost = _merged(held.cost, cost)
         self._renew(replace(held, cost=cost, problems=problems, waiting=held.waiting - {at}))
 
+    def forget_energy(self) -> None:
+        """Drop what is known of energy, as it is to be modelled on other hardware."""
+        at = COSTS["energy"]
+        for row in tuple(self._rows):
+            if row.cost.energy is None and at not in row.problems:
+                continue
+            problems = {one: text for one, text in row.problems.items() if one != at}
+            cost = replace(row.cost, energy=None, hardware="")
+            self._renew(replace(row, cost=cost, problems=problems))
+
     def set_waiting(self, wishes: Iterable[tuple[str, What]]) -> None:
         """Mark the costs that are on the way, and no others."""
         waiting: dict[str, set[Column]] = {}

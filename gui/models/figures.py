@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from engine import LimitStatus, Metric, Quantity, Series, Snapshot
 from gui import format as fmt
+from gui.models.measured_energy import against, spread_text
 
 Translate = Callable[[str], str]
 
@@ -17,6 +18,7 @@ MEANINGS = {
     "macs": "Multiply-accumulate operations of one inference.",
     "size": "Bytes that the parameters take at their number of bits; zeros are not packed.",
     "parameters": "Weights, biases and other learned numbers.",
+    "measured_energy": "Energy of one inference beyond idle, by this machine's counters.",
     "memory": "Most bytes that values between layers take at one moment, weights left out.",
 }
 """Each metric by its key, explained in one sentence."""
@@ -68,11 +70,30 @@ def figure(snapshot: Snapshot, metric: Metric, tr: Translate = str, problem: str
         verdict=fmt.verdict(metric, *numbers) if edited and not fmt.overlap(base, value) else "",
         limit=fmt.bound_text(status.limit, tr) if status else "",
         met=status.met if status else None,
-        tooltip=_tooltip(metric, now, value, base, status, tr, "" if value else problem),
+        tooltip="\n".join(
+            [
+                _tooltip(metric, now, value, base, status, tr, "" if value else problem),
+                *(_counted(snapshot, tr) if metric.key == "energy" else ()),
+            ]
+        ),
         needs_data=_needs_data(snapshot, metric) and value is None,
         title=_title(metric, now, tr),
         skipped=int(now.conditions.get("skipped", 0)) if value is not None and now else 0,
     )
+
+
+def _counted(snapshot: Snapshot, tr: Translate) -> list[str]:
+    """What energy was measured on this machine, beside that modelled for other hardware."""
+    now = snapshot.current.table.get("measured_energy")
+    before = snapshot.base.table.get("measured_energy")
+    if now is None:
+        return []
+    how = fmt.conditions_text(now.conditions, tr)
+    line = tr("Measured here: {value}").format(value=spread_text(now.total, tr))
+    lines = [f"{line} ({how})" if how else line]
+    if before is not None and snapshot.cursor > 0:
+        lines.append(against(before.total, now.total, tr))
+    return lines
 
 
 def _judge(series: Series | None) -> str:
@@ -82,7 +103,7 @@ def _judge(series: Series | None) -> str:
 
 
 def _title(metric: Metric, series: Series | None, tr: Translate) -> str:
-    title = tr("Energy/inf") if metric.key == "energy" else tr(metric.title)
+    title = tr("Energy (modelled)") if metric.key == "energy" else tr(metric.title)
     judge = _judge(series) if metric.key == "accuracy" else ""
     return f"{title} ({judge})" if judge else title
 

@@ -8,8 +8,17 @@ from PySide6.QtCore import QAbstractItemModel, QModelIndex, QObject, QPersistent
 
 from engine import ROOT, LayerId, Series, Snapshot
 from gui import format as fmt
+from gui.models.energy_facts import energy_lines
 from gui.models.heat import HeatScale, heat_scale
-from gui.models.layer_rows import METRIC_COLUMNS, NUMBERS, Column, Row, build_rows
+from gui.models.layer_rows import (
+    METRIC_COLUMNS,
+    NOT_MODELLED,
+    NUMBERS,
+    Column,
+    Row,
+    build_rows,
+)
+from gui.models.metric_bars import tied
 from gui.models.sorting import SORT_ROLE
 
 Index = QModelIndex | QPersistentModelIndex
@@ -114,18 +123,35 @@ class LayerModel(QAbstractItemModel):
         metric = METRIC_COLUMNS[column]
         now, base = row.values.get(column), row.base.get(column)
         title = self.tr(metric.title)
+        known = self._energy_lines(row) if column == Column.ENERGY else []
+        if now is None and row.unmodelled and column == Column.ENERGY:
+            text = self.tr("{title}: not modelled").format(title=title)
+            return "\n".join([text, *known])
         if now is None:
             return self.tr("{title}: no value for this layer").format(title=title)
         lines = [f"{title}: {fmt.metric_number(metric, now)}"]
         if base is not None:
             change = fmt.change(metric, base, now)
+            if self._tied(row, metric.key):
+                change = self.tr("(the intervals overlap: no order)")
             text = self.tr("base {value}").format(value=fmt.metric_number(metric, base))
             lines.append(f"{text}  {change}")
         if not row.leaf:
             adds_up, most = self.tr("sum over all layers below"), self.tr("most of all below")
             lines.append(adds_up if metric.adds_up else most)
+        lines += known
         lines.append(" · ".join((self.tr(metric.provenance.value), *self._conditions(metric.key))))
         return "\n".join(lines)
+
+    def _tied(self, row: Row, key: str) -> bool:
+        """Whether a measured layer's interval overlaps that of the base."""
+        if self._snapshot is None or not row.leaf or key not in self._snapshot.current.table:
+            return False
+        base = self._snapshot.base.table.get(key)
+        return tied(self._snapshot.current.table[key], base, row.layer.id)
+
+    def _energy_lines(self, row: Row) -> list[str]:
+        return energy_lines(self._snapshot.current, row.layer.id, self.tr) if self._snapshot else []
 
     def _conditions(self, key: str) -> list[str]:
         series: Series | None = self._snapshot.current.table.get(key) if self._snapshot else None
@@ -170,7 +196,7 @@ class LayerModel(QAbstractItemModel):
         for number in sorted(numbers):
             by_parent.setdefault(self._parents[number], []).append(number)
         for changed in by_parent.values():
-            self._announce_run(changed[0], changed[-1], Column.LAYER, Column.ENERGY)
+            self._announce_run(changed[0], changed[-1], Column.LAYER, max(Column))
 
     def _announce_column(self, column: Column) -> None:
         for children in ([0] if self._rows else [], *self._children):
@@ -190,7 +216,8 @@ class LayerModel(QAbstractItemModel):
     def _display(self, row: Row, column: Column) -> str:
         if column == Column.LAYER and row.layer.id == ROOT and self._snapshot:
             return self._snapshot.model.name
-        return row.text(column)
+        text = row.text(column)
+        return self.tr(text) if text == NOT_MODELLED else text
 
     def index(self, row: int, column: int, parent: Index = QModelIndex()) -> QModelIndex:  # noqa: B008
         if not self.hasIndex(row, column, parent):
@@ -273,6 +300,7 @@ class LayerModel(QAbstractItemModel):
             Column.LATENCY: self.tr("Latency"),
             Column.MEMORY: self.tr("Memory"),
             Column.ENERGY: self.tr("Energy"),
+            Column.MEASURED_ENERGY: self.tr("Measured"),
         }
 
     def _explanations(self) -> dict[Column, str]:
@@ -284,7 +312,10 @@ class LayerModel(QAbstractItemModel):
             Column.MACS: self.tr("Multiply-accumulate operations for the sample input"),
             Column.LATENCY: self.tr("Measured time of the layer's own work"),
             Column.MEMORY: self.tr("Most memory in use for activations while the layer ran"),
-            Column.ENERGY: self.tr("Modelled energy of one inference"),
+            Column.ENERGY: self.tr(
+                "Modelled energy of one inference; ≥ where some operators have no rule"
+            ),
+            Column.MEASURED_ENERGY: self.tr("Measured energy of one inference, idle taken off"),
         }
 
 

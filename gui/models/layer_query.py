@@ -23,6 +23,7 @@ _FIELDS: Fields = {
     "time": (Column.LATENCY, "s"),
     "memory": (Column.MEMORY, "B"),
     "energy": (Column.ENERGY, "J"),
+    "measured_energy": (Column.MEASURED_ENERGY, "J"),
 }
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,

@@ -30,7 +30,8 @@ class Column(IntEnum):
     MACS = 6
     LATENCY = 7
     MEMORY = 8
-    ENERGY = 9
+    MEASURED_ENERGY = 9
+    ENERGY = 10
 
 
 METRIC_COLUMNS: Mapping[Column, Metric] = {
@@ -38,8 +39,12 @@ METRIC_COLUMNS: Mapping[Column, Metric] = {
     Column.MACS: METRICS["macs"],
     Column.LATENCY: METRICS["latency"],
     Column.MEMORY: METRICS["memory"],
+    Column.MEASURED_ENERGY: METRICS["measured_energy"],
     Column.ENERGY: METRICS["energy"],
 }
+OPTIONAL = (Column.MEMORY, Column.MEASURED_ENERGY)
+"""Columns that are shown once they have been measured."""
+NOT_MODELLED = "not modelled"
 NUMBERS = (*METRIC_COLUMNS, Column.SPARSITY, Column.BITS)
 
 Values = Mapping[Column, float]
@@ -53,6 +58,7 @@ class Row:
         values, base: absent columns have no value.
         chosen: an applied edit names the layer itself.
         badges: what edits did to it, such as ``✂ 30 %`` or ``q8``.
+        unmodelled: operators in it, or below it, whose energy no rule tells.
     """
 
     layer: Layer
@@ -62,6 +68,7 @@ class Row:
     bits: str
     chosen: bool
     badges: tuple[str, ...]
+    unmodelled: tuple[str, ...] = ()
 
     def text(self, column: Column) -> str:
         """What the table shows in that column."""
@@ -76,6 +83,9 @@ class Row:
                 return self.bits
             case Column.SPARSITY:
                 return fmt.percent(self.values.get(column))
+            case Column.ENERGY if self.unmodelled:
+                value = self.values.get(column)
+                return NOT_MODELLED if value is None else f"≥ {fmt.quantity(value, 'J')}"
         return fmt.quantity(self.values.get(column), METRIC_COLUMNS[column].unit)
 
 
@@ -83,7 +93,7 @@ def build_rows(snapshot: Snapshot) -> tuple[Row, ...]:
     """The rows of the current state, in tree order."""
     tree, before = snapshot.current.tree, snapshot.base.tree
     values, base = _columns(snapshot.current), _columns(snapshot.base)
-    bits = _bits(tree)
+    bits, unmodelled = _bits(tree), _unmodelled(snapshot.current)
     edits = [entry.edit for entry in snapshot.history[: snapshot.cursor]]
     chosen = {layer for edit in edits for layer in edit.layers}
     cut = {layer for edit in edits if isinstance(edit, PruneChannels) for layer in edit.layers}
@@ -102,6 +112,7 @@ def build_rows(snapshot: Snapshot) -> tuple[Row, ...]:
                 badges=_badges(before.get(layer.id), layer, layer.id in cut, layer.id in zeroed)
                 if leaf
                 else (),
+                unmodelled=unmodelled.get(layer.id, ()),
             )
         )
     return tuple(rows)
@@ -121,8 +132,9 @@ def _columns(state: ModelState) -> dict[LayerId, dict[Column, float]]:
         Column.SPARSITY: {id_: zeros[id_] / of for id_, of in weights.items()},
         Column.BITS: {id_: bits / parameters[id_] for id_, bits in stored.items() if bits},
     }
-    for column in (Column.MACS, Column.LATENCY, Column.MEMORY, Column.ENERGY):
-        metric = METRIC_COLUMNS[column]
+    for column, metric in METRIC_COLUMNS.items():
+        if column == Column.PARAMETERS:
+            continue
         series = state.table.get(metric.key)
         if series is not None:
             own = {id_: value for id_, value in series.by_layer().items() if id_ in tree}
@@ -143,6 +155,19 @@ def _most(tree: LayerTree, own: Mapping[LayerId, float]) -> dict[LayerId, float]
         if values:
             most[layer.id] = max(values)
     return most
+
+
+def _unmodelled(state: ModelState) -> dict[LayerId, tuple[str, ...]]:
+    """Operators without a rule in each layer and all below it, each once."""
+    names: dict[LayerId, dict[str, None]] = {}
+    for layer in reversed(tuple(state.tree)):
+        told = state.energy.layers.get(layer.id)
+        found = dict.fromkeys(told.unmodelled if told is not None else ())
+        found.update(names.get(layer.id, {}))
+        if found:
+            names[layer.id] = found
+            names.setdefault(state.tree.parent_of(layer.id), {}).update(found)
+    return {layer: tuple(found) for layer, found in names.items()}
 
 
 def _bits(tree: LayerTree) -> dict[LayerId, str]:

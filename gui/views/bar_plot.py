@@ -7,16 +7,19 @@ from typing import Any
 import numpy as np
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, Signal
-from PySide6.QtGui import QColor, QFontMetrics, QPainter
+from PySide6.QtGui import QColor, QFontMetrics, QPainter, QResizeEvent
 from PySide6.QtWidgets import QWidget
 
 from gui.theme import Theme, scaled
 
 _WIDTH = 0.76
 _BEAM = 0.3
-_LABEL_ROOM = 84  # pixels that the longest tilted name may take
+_LABEL_ROOM, _LOW_LABEL_ROOM = 84, 60  # pixels that the longest tilted name may take
 _TILT = -38.0
-_TILTED_HEIGHT = 62
+_TILTED_HEIGHT, _LOW_TILTED_HEIGHT = 62, 47
+_LOW = 200  # pixels of height below which names get less room
+_MARK_HEIGHT, _MARK_LINE = 15, 3
+_MARK_ROOM = 9  # pixels that a letter needs
 
 
 class BarPlot(pg.PlotWidget):  # type: ignore[misc]
@@ -32,7 +35,10 @@ class BarPlot(pg.PlotWidget):  # type: ignore[misc]
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         self._names = _NameAxis()
-        super().__init__(parent, axisItems={"bottom": self._names}, enableMenu=False)
+        self._marks = _MarkAxis(theme)
+        axes = {"bottom": self._names, "top": self._marks}
+        super().__init__(parent, axisItems=axes, enableMenu=False)
+        self.showAxis("top", False)
         self.setObjectName("barPlot")
         self._theme = theme
         self._count = 0
@@ -85,9 +91,19 @@ class BarPlot(pg.PlotWidget):  # type: ignore[misc]
         highs = [high for _, high in spread.values()]
         self._fit(max((*bottoms, *ghost.values(), *highs), default=0.0), fresh)
 
+    @property
+    def bar_heights(self) -> tuple[float, ...]:
+        """Of each bar, in the numbers of the axis."""
+        return self._heights
+
     def mark(self, places: Sequence[int]) -> None:
         """Show these bars as selected."""
         self._band.setOpts(**_geometry(places, [self._top()] * len(places), width=1.0))
+
+    def show_marks(self, marks: Mapping[int, tuple[str, str]]) -> None:
+        """Write a letter over bars, by place, each over a line in the colour of a part."""
+        self._marks.set_marks(marks)
+        self.showAxis("top", bool(marks))
 
     def set_axis(self, title: str, unit: str, scale: float = 1.0) -> None:
         """Name what the heights are; a unit gets an SI prefix."""
@@ -111,6 +127,9 @@ class BarPlot(pg.PlotWidget):  # type: ignore[misc]
             axis.setTextPen(palette.muted)
             axis.setTickFont(small)
         self._names.setFont(small)
+        self._marks.setTickFont(small)
+        self._marks.setTextPen(palette.muted)
+        self._marks.redraw()
         self.getAxis("left").label.setFont(small)
         self.getPlotItem().showGrid(x=False, y=True, alpha=0.15)
         band = QColor(palette.accent)
@@ -133,7 +152,7 @@ class BarPlot(pg.PlotWidget):  # type: ignore[misc]
 
     def draw(self, painter: QPainter, target: QRectF) -> None:
         """Draw what it shows into that place."""
-        self.scene().render(painter, target, QRectF(self.viewRect()))
+        self.scene().render(painter, target, QRectF(self.viewport().rect()))
 
     def _show_spread(self, spread: Mapping[int, tuple[float, float]]) -> None:
         places = list(spread)
@@ -182,6 +201,10 @@ class BarPlot(pg.PlotWidget):  # type: ignore[misc]
             adds = bool(event.modifiers() & Qt.KeyboardModifier.ControlModifier)
             self.clicked.emit(index, adds)
 
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # pyqtgraph calls it with None
+        self._names.set_low(self.height() < _LOW)
+        super().resizeEvent(event)
+
     def leaveEvent(self, event: QEvent) -> None:
         super().leaveEvent(event)
         self._point_at(-1)
@@ -193,8 +216,16 @@ class _NameAxis(pg.AxisItem):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__("bottom")
         self._all: tuple[str, ...] = ()
+        self._room = _LABEL_ROOM
         self.setStyle(tickLength=0)
         self.setHeight(_TILTED_HEIGHT)
+
+    def set_low(self, low: bool) -> None:
+        """Leave more of a low plot to its bars."""
+        room = _LOW_LABEL_ROOM if low else _LABEL_ROOM
+        if room != self._room:
+            self._room = room
+            self.setHeight(_LOW_TILTED_HEIGHT if low else _TILTED_HEIGHT)
 
     def set_names(self, names: Sequence[str]) -> None:
         """Write these under the bars 0, 1, 2…"""
@@ -234,13 +265,58 @@ class _NameAxis(pg.AxisItem):  # type: ignore[misc]
             box = QRectF(place - 200, 4, 400, metrics.height())
             p.drawText(box, Qt.AlignmentFlag.AlignHCenter, name)
             return
-        text = metrics.elidedText(name, Qt.TextElideMode.ElideLeft, _LABEL_ROOM)
+        text = metrics.elidedText(name, Qt.TextElideMode.ElideLeft, self._room)
         p.save()
         p.translate(place + metrics.height() / 3, 6)
         p.rotate(_TILT)
-        box = QRectF(-_LABEL_ROOM - 20, 0, _LABEL_ROOM + 20, metrics.height())
+        box = QRectF(-self._room - 20, 0, self._room + 20, metrics.height())
         p.drawText(box, Qt.AlignmentFlag.AlignRight, text)
         p.restore()
+
+
+class _MarkAxis(pg.AxisItem):  # type: ignore[misc]
+    """One letter above each bar that has one; lines alone where letters would touch."""
+
+    def __init__(self, theme: Theme) -> None:
+        super().__init__("top")
+        self._theme = theme
+        self._marks: Mapping[int, tuple[str, str]] = {}
+        self.setStyle(tickLength=0)
+        self.setHeight(_MARK_HEIGHT)
+
+    def set_marks(self, marks: Mapping[int, tuple[str, str]]) -> None:
+        """Show these, by place: the letter, and the part whose colour the line has."""
+        self._marks = marks
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Draw again what is shown."""
+        self.picture = None
+        self.update()
+
+    def tickValues(self, minVal: float, maxVal: float, size: float) -> list[Any]:
+        return []
+
+    def drawPicture(
+        self, p: QPainter, axisSpec: Any, tickSpecs: Sequence[Any], textSpecs: Sequence[Any]
+    ) -> None:
+        low, high = self.range
+        if high <= low:
+            return
+        p.setFont(self.style["tickFont"] or self.font())
+        p.setPen(self.textPen())
+        room, foot = self.size().width(), self.size().height()
+        spacing = room / (high - low)
+        wide = max(1.0, spacing * _WIDTH)
+        for index, (letter, part) in self._marks.items():
+            place = (index - low) * spacing
+            if not 0 <= place <= room:
+                continue
+            line = QRectF(place - wide / 2, foot - _MARK_LINE, wide, _MARK_LINE)
+            p.fillRect(line, self._theme.color(part))
+            if spacing >= _MARK_ROOM:
+                box = QRectF(place - 20, 0, 40, foot - _MARK_LINE)
+                p.drawText(box, Qt.AlignmentFlag.AlignCenter, letter)
 
 
 def _bars(layer: int) -> pg.BarGraphItem:

@@ -14,9 +14,10 @@ import engine
 from engine import CatalogueCost, CatalogueEntry, Change, Job, Part
 from gui import format as fmt
 from gui import operations
-from gui.models.catalogue_costs import Ask, CostQueue
+from gui.models.catalogue_costs import CostQueue
 from gui.models.catalogue_model import CatalogueFilter, CatalogueModel
 from gui.models.catalogue_rows import COSTS, UNITS, Column, Row, What
+from gui.models.hardware_choice import hardware_by_id
 from gui.theme import Theme
 from gui.views.catalogue_filter_bar import CatalogueFilterBar
 from gui.views.catalogue_foot import CatalogueFoot
@@ -32,21 +33,39 @@ _BAR_WIDTH: Final = 240
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Where the view gets its entries and their costs, both on the model thread."""
+    """Where the view gets its entries and their costs, both on the model thread.
+
+    Attributes:
+        cost: of the entry of that source, energy on the hardware of that id; "" for the default.
+    """
 
     entries: Callable[[Job], Sequence[CatalogueEntry]]
-    cost: Ask
+    cost: Callable[[str, What, str, Job], CatalogueCost]
 
 
 def _engine_entries(job: Job) -> Sequence[CatalogueEntry]:
     return engine.catalogue_entries(job)
 
 
-def _engine_cost(source: str, what: What, job: Job) -> CatalogueCost:
-    return engine.model_costs(source, job, energy=what == "energy", latency=what == "latency")
+def _engine_cost(source: str, what: What, hardware: str, job: Job) -> CatalogueCost:
+    described = hardware_by_id(engine.list_hardware(), hardware) if hardware else None
+    return engine.model_costs(
+        source, job, energy=what == "energy", latency=what == "latency", hardware=described
+    )
 
 
 ENGINE: Final = Catalogue(_engine_entries, _engine_cost)
+
+
+@dataclass
+class _Asked:
+    """Asks the catalogue for costs, on the hardware that is chosen meanwhile."""
+
+    catalogue: Catalogue
+    hardware: str = ""
+
+    def __call__(self, source: str, what: What, job: Job) -> CatalogueCost:
+        return self.catalogue.cost(source, what, self.hardware, job)
 
 
 class CatalogueView(QWidget):
@@ -76,7 +95,8 @@ class CatalogueView(QWidget):
         self._stale = True
         self._model = CatalogueModel(self)
         self._rows = CatalogueFilter(self._model, self)
-        self._costs = CostQueue(document.jobs, catalogue.cost, self)
+        self._asked = _Asked(catalogue)
+        self._costs = CostQueue(document.jobs, self._asked, self)
         self._bar = CatalogueFilterBar(theme, self)
         self._table = CatalogueTable(self._rows, theme, self)
         self._scatter = CatalogueScatter(theme, self._model.titles(), self)
@@ -96,6 +116,15 @@ class CatalogueView(QWidget):
     def model(self) -> CatalogueModel:
         """The entries behind filter and sorting."""
         return self._model
+
+    def show_hardware(self, id_: str) -> None:
+        """Model energy on the hardware of that id; figures of another are forgotten."""
+        if id_ == self._asked.hardware:
+            return
+        self._asked.hardware = id_
+        self._costs.stop()
+        self._model.forget_energy()
+        self._filter()
 
     def focus_filter(self) -> None:
         """Put the cursor into the filter line."""

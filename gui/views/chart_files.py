@@ -50,10 +50,12 @@ class ChartFiles(QObject):
         self._legend = ChartLegend(theme, parent)
         self._legend.hide()
 
-    def describe(self, caption: str, parts: Sequence[str], base: bool = False) -> None:
+    def describe(
+        self, caption: str, parts: Sequence[str], base: bool = False, marks: Sequence[str] = ()
+    ) -> None:
         """What the picture says above the plot."""
         self._caption = caption
-        self._legend.show_parts(parts, base)
+        self._legend.show_parts(parts, base, marks)
         self._legend.hide()  # drawn into pictures only
 
     def make_menu(self, *more: tuple[str, Callable[[], object]]) -> QMenu:
@@ -140,17 +142,28 @@ class ChartFiles(QObject):
     def _csv(self) -> str:
         return fmt.delimited(self._numbers() or ())
 
+    @property
+    def _header(self) -> int:
+        """Height of what stands above the plot: one line, or two where that is too narrow."""
+        caption = self._legend.fontMetrics().horizontalAdvance(self._caption)
+        fits = caption + self._legend.sizeHint().width() + 24 <= self._plot.width()
+        return _HEADER if fits else 2 * _HEADER - 8
+
     def _size(self) -> QSize:
-        return QSize(self._plot.width(), self._plot.height() + _HEADER)
+        return QSize(self._plot.width(), self._plot.height() + self._header)
 
     def _paint(self, painter: QPainter) -> None:
-        size = self._size()
+        size, header = self._size(), self._header
         painter.fillRect(QRect(QPoint(0, 0), size), QColor(self._theme.palette.surface))
         painter.setFont(self._legend.font())
         legend = self._legend.sizeHint().width()
-        self._legend.paint(painter, QPoint(size.width() - legend, _HEADER // 2))
+        left = size.width() - legend if header == _HEADER else 8
+        self._legend.paint(painter, QPoint(left, header - _HEADER // 2))
         painter.setPen(QColor(self._theme.palette.text))
-        room = QRect(8, 0, size.width() - legend - 16, _HEADER)
-        painter.drawText(room, Qt.AlignmentFlag.AlignVCenter, self._caption)
-        target = QRectF(0, _HEADER, self._plot.width(), self._plot.height())
+        room = size.width() - 16 - (legend if header == _HEADER else 0)
+        text = self._legend.fontMetrics().elidedText(
+            self._caption, Qt.TextElideMode.ElideRight, room
+        )
+        painter.drawText(QRect(8, 0, room, _HEADER), Qt.AlignmentFlag.AlignVCenter, text)
+        target = QRectF(0, header, self._plot.width(), self._plot.height())
         self._plot.draw(painter, target)

@@ -22,19 +22,24 @@ class ChartLegend(QWidget):
         self._theme = theme
         self._parts: list[str] = []
         self._base = False
+        self._marks: list[str] = []
 
-    def show_parts(self, parts: Sequence[str], base: bool) -> None:
-        """Explain these parts, and the base if it is drawn."""
+    def show_parts(self, parts: Sequence[str], base: bool, marks: Sequence[str] = ()) -> None:
+        """Explain these parts, the base if it is drawn, and the letters above bars."""
         self._parts = [part for part in parts if part]
         self._base = base
-        names = [*self._parts, *([self.tr("base")] if base else [])]
+        self._marks = list(marks)
+        names = [*self._parts, *([self.tr("base")] if base else []), *self._marks]
         self.setAccessibleName(", ".join(names))
         self.setVisible(bool(names))
         self.updateGeometry()
         self.update()
 
-    def paint(self, painter: QPainter, place: QPoint) -> int:
-        """Draw the legend from that point rightwards; answers with its width."""
+    def paint(self, painter: QPainter, place: QPoint, room: int | None = None) -> int:
+        """Draw the legend from that point rightwards; answers with its width.
+
+        Letters that would not fit into ``room`` pixels are left out.
+        """
         metrics = QFontMetrics(painter.font())
         left = place.x()
         for name, color in self._entries():
@@ -49,6 +54,14 @@ class ChartLegend(QWidget):
             text = QRect(left + _SQUARE + 5, place.y() - 12, width + 2, 24)
             painter.drawText(text, Qt.AlignmentFlag.AlignVCenter, name)
             left = text.right() + _GAP
+        for words in self._marks:
+            width = metrics.horizontalAdvance(words)
+            if room is not None and left + width > place.x() + room:
+                break
+            painter.drawText(
+                QRect(left, place.y() - 12, width + 2, 24), Qt.AlignmentFlag.AlignVCenter, words
+            )
+            left += width + _GAP
         return left - place.x()
 
     def _entries(self) -> list[tuple[str, QColor | None]]:
@@ -59,13 +72,15 @@ class ChartLegend(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
-        self.paint(painter, QPoint(0, self.height() // 2))
+        self.paint(painter, QPoint(0, self.height() // 2), self.width())
         painter.end()
 
     def sizeHint(self) -> QSize:
         metrics = self.fontMetrics()
-        names = [name for name, _ in self._entries()]
-        return QSize(sum(metrics.horizontalAdvance(one) + _SQUARE + 7 + _GAP for one in names), 24)
+        marks = sum(metrics.horizontalAdvance(one) + _GAP for one in self._marks)
+        return self.minimumSizeHint() + QSize(marks, 0)
 
     def minimumSizeHint(self) -> QSize:
-        return self.sizeHint()
+        metrics = self.fontMetrics()
+        names = [name for name, _ in self._entries()]
+        return QSize(sum(metrics.horizontalAdvance(one) + _SQUARE + 7 + _GAP for one in names), 24)

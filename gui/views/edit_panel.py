@@ -17,14 +17,16 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from engine import EDITS, Change, Edit, Effect, EngineError, Part
+from engine import EDITS, Change, Edit, Effect, EngineError, Part, PruneWeights
 from gui import format as fmt
 from gui import operations
+from gui.models.energy_facts import weight_zeros_text
 from gui.models.targets import Targets, targets
 from gui.selection import Selection
 from gui.theme import Theme, scaled
 from gui.views.edit_form import EditForm
 from gui.views.effect_view import EffectView
+from gui.views.energy_block import EnergyBlock
 from gui.views.parts import ElidedLabel
 from gui.widgets import column, named, plain_label, row
 
@@ -56,6 +58,7 @@ class EditPanel(QWidget):
         self._make_header()
         self._make_methods(theme)
         self._effect = EffectView(theme)
+        self._energy = EnergyBlock(theme)
         self._busy = plain_label(self.tr("Working out the effect…"), "previewBusy", "muted")
         self._hint = plain_label("", "editHint", "muted")
         self._hint.setWordWrap(True)
@@ -98,6 +101,7 @@ class EditPanel(QWidget):
         self._title.show_text(self._targets.title if self._targets else self.tr("No layer"))
         self._summary.show_text(self._targets.summary if self._targets else "")
         self._summary.setVisible(self._targets is not None)
+        self._show_energy()
         self._show_methods()
         self._restart()
 
@@ -117,6 +121,12 @@ class EditPanel(QWidget):
     def discard(self) -> None:
         """Go back to the values that were applied last, or to the first ones."""
         self.form.set_values(self._accepted[self.method])
+
+    def _show_energy(self) -> None:
+        """Say what is known of the energy of the one selected layer."""
+        snapshot, chosen = self._document.snapshot, self._selection.layers
+        state = snapshot.current if snapshot is not None else None
+        self._energy.show_layer(state, chosen[0] if len(chosen) == 1 else None)
 
     def _make_header(self) -> None:
         self._title = ElidedLabel("editTitle")
@@ -180,7 +190,14 @@ class EditPanel(QWidget):
         inner.setSpacing(8)
         inner.addWidget(self._title)
         inner.addWidget(self._summary)
-        for widget in (self._buttons, self._stack, self._hint, self._effect, self._busy):
+        for widget in (
+            self._buttons,
+            self._stack,
+            self._hint,
+            self._effect,
+            self._busy,
+            self._energy,
+        ):
             inner.addWidget(widget)
         inner.addStretch(1)
         scroll = named(QScrollArea(), "editScroll")
@@ -247,6 +264,8 @@ class EditPanel(QWidget):
     def _on_changed(self, change: Change) -> None:
         if change.parts & _REFRESHING:
             self.refresh()
+        elif change.parts & Part.METRICS:
+            self._show_energy()
 
     @Slot(bool)
     def _on_busy(self, busy: bool) -> None:
@@ -287,11 +306,18 @@ class EditPanel(QWidget):
         self._effect.setEnabled(True)
         self._apply.setEnabled(isinstance(effect, Effect))
         if isinstance(effect, Effect):
-            self._effect.show_effect(effect)
+            self._effect.show_effect(effect, self._zeros_text(effect))
         elif isinstance(effect, EngineError):
             self._effect.show_error(effect)
         else:
             self._effect.clear()
+
+    def _zeros_text(self, effect: Effect) -> str:
+        """What zeroed weights save on the hardware that energy is modelled on."""
+        snapshot = self._document.snapshot
+        if snapshot is None or not isinstance(effect.edit, PruneWeights):
+            return ""
+        return weight_zeros_text(snapshot.current.energy.settings.hardware, self.tr)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):

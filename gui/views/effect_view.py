@@ -52,8 +52,8 @@ class EffectView(QWidget):
         self._show_text(self._notes, "")
         self._show_text(self._error, "")
 
-    def show_effect(self, effect: Effect) -> None:
-        """Show what the edit would do."""
+    def show_effect(self, effect: Effect, more: str = "") -> None:
+        """Show what the edit would do; ``more`` stands behind the notes on it."""
         self.clear()
         self._show_totals(effect)
         chosen = [one for one in effect.layers if one.role == "chosen"]
@@ -64,8 +64,9 @@ class EffectView(QWidget):
             self._coupled_title, self._coupled, coupled, self.tr("Also shrinks, coupled to them")
         )
         names = ", ".join(fmt.layer_name(one.layer) for one in folded[:_MOST_LAYERS])
-        more = [self.tr("Folds in {names}.").format(names=names)] if names else []
-        self._show_text(self._notes, "\n".join([*effect.notes, *more]))
+        folds = self.tr("Folds in {names}.").format(names=names) if names else ""
+        notes = (*effect.notes, folds, more)
+        self._show_text(self._notes, "\n".join(note for note in notes if note))
 
     def show_error(self, error: EngineError) -> None:
         """Say why the edit cannot be done, and what can."""

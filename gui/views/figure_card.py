@@ -27,6 +27,7 @@ class FigureCard(QFrame):
         self.setObjectName(f"card_{metric.key}")
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._metric = metric
+        self._modelled = metric.key == "energy"  # its title says so
         self._theme = theme
         self._figure: Figure | None = None
         self._make_widgets()
@@ -53,7 +54,7 @@ class FigureCard(QFrame):
             self._fade.start()
 
     def _make_widgets(self) -> None:
-        title = self.tr("Energy/inf") if self._metric.key == "energy" else self._metric.title
+        title = self.tr("Energy (modelled)") if self._modelled else self._metric.title
         self._title = plain_label(self.tr(title), "figureTitle", "caption")
         provenance = self.tr(self._metric.provenance.value)
         self._provenance = plain_label(provenance, "figureProvenance", "caption")
@@ -105,7 +106,8 @@ class FigureCard(QFrame):
         self._data.setVisible(needs_data)
         self._value.setVisible(not needs_data)
         self._badge.setVisible(untrained)
-        self._provenance.setVisible(figure is not None and not figure.why)
+        shown = figure is not None and not figure.why and not self._modelled
+        self._provenance.setVisible(shown)
         self._value.setText(figure.value if figure else fmt.ABSENT)
         skipped = figure.skipped if figure else 0
         self._skipped.setText(self.tr("%s skipped…") % skipped)

@@ -67,6 +67,7 @@ class HeatBar(QWidget):
     def _choices(self) -> list[tuple[str, Column | None]]:
         return [
             (self.tr("Energy"), Column.ENERGY),
+            (self.tr("Measured energy"), Column.MEASURED_ENERGY),
             (self.tr("Latency"), Column.LATENCY),
             (self.tr("Memory"), Column.MEMORY),
             (self.tr("MACs"), Column.MACS),

@@ -8,7 +8,6 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from gui import format as fmt
 from gui.models.layer_model import Role, alignment
 from gui.models.layer_rows import NUMBERS, Column, Row
 from gui.theme import Theme, tabular
@@ -73,7 +72,7 @@ class LayerDelegate(QStyledItemDelegate):
     ) -> None:
         palette = self._theme.palette
         # Sums and words step back behind the layers' own numbers.
-        quiet = text == fmt.ABSENT or row.layer.note or not row.leaf or column not in NUMBERS
+        quiet = column not in row.values or row.layer.note or not row.leaf or column not in NUMBERS
         painter.setPen(QColor(palette.muted if quiet else palette.text))
         shown = painter.fontMetrics().elidedText(text, Qt.TextElideMode.ElideMiddle, rect.width())
         painter.drawText(rect, alignment(column), shown)

@@ -18,9 +18,12 @@ _WIDEST = {
     Column.MACS: "888.8 M",
     Column.LATENCY: "888.8 ms",
     Column.MEMORY: "888.8 MB",
-    Column.ENERGY: "888.8 mJ",
+    Column.ENERGY: "not modelled",
+    Column.MEASURED_ENERGY: "Measured",
 }
 _LEAST_NAME, _MOST_NAME = 150, 480
+_LEAST_KIND = 72
+_SLACK = 4  # cells are drawn with digits of one width, which may be wider
 
 
 class LayerTable(QTreeView):
@@ -52,7 +55,7 @@ class LayerTable(QTreeView):
         """Give every column the room that its widest usual text needs."""
         metrics = self.fontMetrics()
         self._usual = {
-            column: metrics.horizontalAdvance(text) + PADDING + RIGHT
+            column: metrics.horizontalAdvance(text) + PADDING + RIGHT + _SLACK
             for column, text in _WIDEST.items()
         }
         self._spread()
@@ -106,6 +109,10 @@ class LayerTable(QTreeView):
         if not usual:
             return
         room = self.viewport().width() - sum(usual.values())
+        if room < _LEAST_NAME and Column.KIND in usual:
+            spared = min(_LEAST_NAME - room, max(0, usual[Column.KIND] - _LEAST_KIND))
+            usual[Column.KIND] -= spared
+            room += spared
         more = max(0, room - _MOST_NAME) // len(usual)
         self._spreading = True
         for column, width in usual.items():

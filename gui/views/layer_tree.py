@@ -23,7 +23,7 @@ from gui import format as fmt
 from gui.models.layer_filter import LayerFilter
 from gui.models.layer_model import LayerModel, Role
 from gui.models.layer_query import parse_query
-from gui.models.layer_rows import METRIC_COLUMNS, NUMBERS, Column, Row
+from gui.models.layer_rows import METRIC_COLUMNS, NUMBERS, OPTIONAL, Column, Row
 from gui.selection import Selection
 from gui.theme import Theme
 from gui.views.heat_bar import HeatBar
@@ -166,8 +166,9 @@ class LayerTreeView(QWidget):
             self._expanded = self._tree.expanded_layers()
         with self._quietly():
             rebuilt = self._model.set_snapshot(snapshot)
-        measured = any(Column.MEMORY in row.values for row in self._model.rows())
-        self._tree.show_column(Column.MEMORY, measured)
+        for column in OPTIONAL:
+            measured = any(column in row.values for row in self._model.rows())
+            self._tree.show_column(column, measured)
         if rebuilt:
             self._restore(snapshot, fresh)
         self._heat.set_scale(self._model.scale)

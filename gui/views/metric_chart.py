@@ -8,8 +8,10 @@ from PySide6.QtCore import QPoint, Qt, Signal, Slot
 from PySide6.QtGui import QContextMenuEvent, QShowEvent
 from PySide6.QtWidgets import QButtonGroup, QMenu, QStackedWidget, QToolButton, QWidget
 
-from engine import METRICS, Change, LayerId, Metric, Part, Provenance
+from engine import METRICS, Change, EnergyEstimate, Grouping, LayerId, Metric, Part, Provenance
 from gui import format as fmt
+from gui.models import energy_text
+from gui.models.energy_unit import JOULES, EnergyUnit
 from gui.models.figures import MEANINGS
 from gui.models.metric_bars import MetricBars, metric_bars
 from gui.selection import Selection
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from gui.document import Document
 
 _SHOWN_PARTS = Part.MODEL | Part.LAYERS | Part.METRICS | Part.HISTORY
+# The letter above a bar, and the part whose colour its line has.
+_MARKS = {"DRAM": ("D", "DRAM"), "compute": ("C", "compute"), "?": ("?", "not modelled")}
 
 
 class MetricChart(QWidget):
@@ -53,6 +57,9 @@ class MetricChart(QWidget):
         self._bars: MetricBars | None = None
         self._places: dict[LayerId, int] = {}
         self._stale = True
+        self._grouping: Grouping = "data type"
+        self._unit = JOULES
+        self._hint = ""
         self._caption = ElidedLabel("chartCaption", "caption")
         self._legend = ChartLegend(theme, self)
         self._make_chooser(keys)
@@ -66,6 +73,8 @@ class MetricChart(QWidget):
         self._empty = named(plain_label("", "chartEmpty", "muted"), "chartEmpty")
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._empty.setWordWrap(True)
+        self._empty.setContentsMargins(32, 8, 32, 8)
+        self._empty.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._files = ChartFiles(self, self._plot, theme, self._table)
         self._lay_out()
         document.changed.connect(self._on_changed)
@@ -85,11 +94,36 @@ class MetricChart(QWidget):
         """The metric that is shown."""
         return METRICS[self._keys[max(0, self._chooser.checkedId())]]
 
+    @property
+    def grouping(self) -> Grouping:
+        """What the parts of an energy are added up by."""
+        return self._grouping
+
+    @property
+    def unit(self) -> EnergyUnit:
+        """What energy is shown in."""
+        return self._unit
+
+    def show_grouping(self, grouping: Grouping) -> None:
+        """Add the parts of an energy up by that."""
+        self._grouping = grouping
+        self._make_stale()
+
+    def show_unit(self, unit: EnergyUnit) -> None:
+        """Show energy in that unit."""
+        self._unit = unit
+        self._make_stale()
+
+    def show_hint(self, hint: str) -> None:
+        """Say below “not measured yet” what measuring takes."""
+        if hint != self._hint:
+            self._hint = hint
+            self._make_stale()
+
     def refresh(self) -> None:
         """Draw the current snapshot."""
         self._stale = False
-        snapshot, key = self._document.snapshot, self.shown_metric.key
-        self._bars = metric_bars(snapshot, key, self._sorted.isChecked()) if snapshot else None
+        self._bars = self._make_bars()
         self._sorted.setEnabled(self._bars is not None)
         self._share.setEnabled(self._bars is not None and self.shown_metric.adds_up)
         if self._bars is None:
@@ -98,9 +132,13 @@ class MetricChart(QWidget):
         self._places = {layer: place for place, layer in enumerate(self._bars.layers)}
         self._draw(self._bars)
         self._stack.setCurrentWidget(self._plot)
-        self._legend.show_parts(list(self._bars.parts), bool(self._bars.base))
+        parts, marks = list(self._bars.parts), self._explain_marks(self._bars)
+        self._legend.show_parts(parts, bool(self._bars.base), marks)
+        estimate = self._estimate
+        meaning = energy_text.bound_meaning(estimate.bound_by, self.tr) if estimate else ""
+        self._legend.setToolTip(fmt.tooltip(meaning))
         self._show_head()
-        self._files.describe(self.caption(), list(self._bars.parts), bool(self._bars.base))
+        self._files.describe(self.caption(), parts, bool(self._bars.base), marks)
         self._mark()
 
     def caption(self) -> str:
@@ -115,16 +153,18 @@ class MetricChart(QWidget):
         bars = self._bars
         if bars is None or not 0 <= place < len(bars.layers):
             return ""
-        total, unit = bars.totals[place], self.shown_metric.unit
+        layer = bars.layers[place]
+        told = self._told(layer)
+        if place in bars.unknown:
+            return f"{fmt.layer_name(layer)}   {' · '.join(told)}"
+        total = bars.totals[place]
         parts = [
-            f"{part} {fmt.quantity(values[place], unit)}"
-            for part, values in bars.parts.items()
-            if part
+            f"{part} {self._text(values[place])}" for part, values in bars.parts.items() if part
         ]
-        value = fmt.quantity(total, unit)
+        value = self._text(total)
         parts.append(self.tr("total {value}").format(value=value) if parts else value)
         if place in bars.spread:
-            low, high = (fmt.quantity(one, unit) for one in bars.spread[place])
+            low, high = (self._text(one) for one in bars.spread[place])
             parts.append(self.tr("between {low} and {high}").format(low=low, high=high))
         whole = sum(bars.totals)
         if self.shown_metric.adds_up and whole:
@@ -132,21 +172,73 @@ class MetricChart(QWidget):
         before = bars.base[place] if bars.base else total
         if before != total:
             change = fmt.change(self.shown_metric, before, total)
-            parts.append(f"{self.tr('base')} {fmt.quantity(before, unit)} {change}")
-        return f"{fmt.layer_name(bars.layers[place])}   {' · '.join(parts)}"
+            if place in bars.tied:
+                change = self.tr("(the intervals overlap: no order)")
+            parts.append(f"{self.tr('base')} {self._text(before)} {change}")
+        return f"{fmt.layer_name(layer)}   {' · '.join([*parts, *told])}"
 
     @property
     def _shares(self) -> bool:
         return self._share.isChecked() and self.shown_metric.adds_up
 
+    @property
+    def _estimate(self) -> EnergyEstimate | None:
+        """The energy that is shown; None when another metric is."""
+        snapshot = self._document.snapshot
+        shown = snapshot is not None and self.shown_metric.key == "energy"
+        return snapshot.current.energy if snapshot is not None and shown else None
+
+    @property
+    def _scale(self) -> float:
+        """How many of the shown unit one of the metric's is."""
+        return self._unit.per_joule if self.shown_metric.key == "energy" else 1.0
+
+    def _text(self, value: float) -> str:
+        if self.shown_metric.key == "energy":
+            return self._unit.text(value)
+        return fmt.quantity(value, self.shown_metric.unit)
+
+    def _told(self, layer: LayerId) -> list[str]:
+        """What is known of the layer beside its value."""
+        estimate = self._estimate
+        if estimate is None or layer not in estimate.layers:
+            return []
+        return energy_text.layer_texts(estimate.layers[layer], estimate.bound_by, self.tr)
+
+    def _explain_marks(self, bars: MetricBars) -> list[str]:
+        """The letters above the bars with what they stand for."""
+        texts = {mark: energy_text.bound_text(mark, "", self.tr) for mark in _MARKS}
+        texts["?"] = self.tr("not modelled")
+        shown = set(bars.marks.values())
+        return [f"{_MARKS[mark][0]} {text}" for mark, text in texts.items() if mark in shown]
+
+    def _make_bars(self) -> MetricBars | None:
+        snapshot, key = self._document.snapshot, self.shown_metric.key
+        if snapshot is None:
+            return None
+        grouping = self._grouping if key == "energy" else None
+        return metric_bars(snapshot, key, self._sorted.isChecked(), grouping)
+
+    def _make_stale(self) -> None:
+        self._stale = True
+        if self.isVisible():
+            self.refresh()
+
     def _title(self) -> str:
-        short = {"energy": self.tr("Energy"), "memory": self.tr("Activation memory")}
+        short = {
+            "energy": self.tr(self._unit.title),
+            "memory": self.tr("Activation memory"),
+            "measured_energy": self.tr("Energy"),
+        }
         return short.get(self.shown_metric.key, self.tr(self.shown_metric.title))
 
     def _holds(self, bars: MetricBars) -> list[str]:
         """How the figures came about, and the conditions that change them most."""
-        holds = fmt.conditions_text({"batch": "?", **bars.conditions}, self.tr)
-        return [self.tr(bars.metric.provenance.value), holds]
+        how, estimate = self.tr(bars.metric.provenance.value), self._estimate
+        if estimate is not None:
+            note = [self._unit.note] if self._unit.note else []
+            return [how, *note, *energy_text.conditions(estimate, self.tr)]
+        return [how, fmt.conditions_text({"batch": "?", **bars.conditions}, self.tr)]
 
     def _show_head(self) -> None:
         """The caption without its title, which stands elsewhere already; all conditions on top."""
@@ -160,7 +252,7 @@ class MetricChart(QWidget):
     def _make_chooser(self, keys: tuple[str, ...]) -> None:
         self._keys = keys
         self._chooser = QButtonGroup(self)
-        short = {"memory": self.tr("Memory")}
+        short = {"memory": self.tr("Memory"), "measured_energy": self.tr("Energy")}
         for place, key in enumerate(keys):
             metric = METRICS[key]
             tip = self.tr(MEANINGS.get(key, ""))
@@ -172,7 +264,7 @@ class MetricChart(QWidget):
 
     def _lay_out(self) -> None:
         top = row(spacing=8)
-        top.setContentsMargins(8, 4, 8, 4)
+        top.setContentsMargins(8, 2, 8, 2)
         if len(self._keys) > 1:
             for button in self._chooser.buttons():
                 top.addWidget(button)
@@ -205,6 +297,7 @@ class MetricChart(QWidget):
             text = self.tr("Open a model to see where its %s goes.") % title.lower()
         elif self.shown_metric.provenance is Provenance.MEASURED:
             text = self.tr("%s has not been measured yet.") % title
+            text = f"{text}\n\n{self._hint}" if self._hint else text
         else:
             text = self.tr("No %s has been modelled for this model.") % title.lower()
         self._empty.setText(text)
@@ -213,7 +306,7 @@ class MetricChart(QWidget):
         names = [fmt.layer_name(layer) for layer in bars.layers]
         total, before = sum(bars.totals) or 1.0, sum(bars.base) or 1.0
         if not self._shares:
-            total = before = 1.0
+            total = before = 1 / self._scale
         parts = {part: [one / total for one in values] for part, values in bars.parts.items()}
         # Outlines around bars that are as they were would only make many layers dark.
         ghost = {
@@ -223,10 +316,15 @@ class MetricChart(QWidget):
         }
         spread = {place: (low / total, high / total) for place, (low, high) in bars.spread.items()}
         self._plot.show_bars(names, parts, ghost, spread)
+        self._plot.show_marks({place: _MARKS[mark] for place, mark in bars.marks.items()})
         title = self._title()
         self._plot.setAccessibleName(self.tr("{metric} by layer").format(metric=title))
+        energy = self.shown_metric.key == "energy"
         if self._shares:
-            self._plot.set_axis(self.tr("Share of %s") % title.lower(), "%", 100)
+            share = title.lower() if not energy else self.tr("energy")
+            self._plot.set_axis(self.tr("Share of %s") % share, "%", 100)
+        elif energy:
+            self._plot.set_axis(self.tr(self._unit.axis), self._unit.symbol)
         else:
             self._plot.set_axis(title, self.shown_metric.unit)
 
@@ -237,11 +335,8 @@ class MetricChart(QWidget):
 
     @Slot(object)
     def _on_changed(self, change: Change) -> None:
-        if not change.parts & _SHOWN_PARTS:
-            return
-        self._stale = True
-        if self.isVisible():
-            self.refresh()
+        if change.parts & _SHOWN_PARTS:
+            self._make_stale()
 
     @Slot()
     def _on_theme(self) -> None:
@@ -266,7 +361,10 @@ class MetricChart(QWidget):
         self._plot.mark([place for layer, place in self._places.items() if covered(layer)])
 
     def _table(self) -> list[list[object]] | None:
-        return self._bars.table() if self._bars is not None else None
+        if self._bars is None:
+            return None
+        energy = self.shown_metric.key == "energy"
+        return self._bars.table(self._unit.header if energy else "", self._scale)
 
     def make_menu(self) -> QMenu:
         """The menu of the chart: its picture and its numbers, to the clipboard or a file."""

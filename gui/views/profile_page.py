@@ -89,6 +89,7 @@ class ProfilePage(QWidget):
         self._devices_wanted = True
         self._flame = FlameView(selection, theme)
         self._calls = CallTree(theme)
+        self._latency = LatencyView(document, selection, theme)
         self._follow = named(QToolButton(), "followCalls")
         self._follow.setText(self.tr("and the functions it calls"))
         self._follow.setCheckable(True)
@@ -101,6 +102,7 @@ class ProfilePage(QWidget):
         document.profiled.connect(self._on_profiled)
         document.devices_found.connect(self._on_devices)
         selection.changed.connect(self._refresh)
+        self._latency.metric_chosen.connect(self._refresh)
         if document.snapshot is not None:
             self._follow_history(document.snapshot)
             self._form.show_batch(document.snapshot.model.batch)
@@ -147,15 +149,15 @@ class ProfilePage(QWidget):
         return (
             _Tab(
                 "latency",
-                self.tr("Latency and memory"),
+                self.tr("Latency, memory, energy"),
                 self.tr(
-                    "Median time of each layer with its spread, and the most memory that was in "
-                    "use while it ran, beside the whole model's."
+                    "Median time of each layer with its spread, the most memory that was in use "
+                    "while it ran, and its joules where they are counted, beside the whole model's."
                 ),
                 self.tr("Measure"),
                 None,
-                lambda: operations.measure(document),
-                LatencyView(document, selection, theme),
+                self._measure,
+                self._latency,
             ),
             _Tab(
                 "operators",
@@ -288,6 +290,15 @@ class ProfilePage(QWidget):
         layout.addLayout(settings)
         layout.addWidget(self._stack, 1)
 
+    @property
+    def _counts_energy(self) -> bool:
+        """Whether it is energy that the first tab would measure: minutes, so by itself."""
+        return self._latency.shown_metric.key == "measured_energy"
+
+    def _measure(self) -> None:
+        measure = operations.measure_energy if self._counts_energy else operations.measure
+        measure(self._document)
+
     def _run_lines(self) -> None:
         if self._layer is not None:
             operations.profile_lines(self._document, self._layer, self._follow.isChecked())
@@ -322,7 +333,8 @@ class ProfilePage(QWidget):
         self._empty_text.setFixedHeight(self._empty_text.heightForWidth(_TEXT_WIDTH))
         self._empty_hint.setText(hint)
         self._empty_hint.setVisible(bool(hint))
-        self._button.setText(tab.verb)
+        energy = tab.key == "latency" and self._counts_energy
+        self._button.setText(self.tr("Measure energy") if energy else tab.verb)
         self._button.setToolTip(fmt.tooltip(hint if lines else tab.explains))
         ready = self._document.snapshot is not None and (not lines or self._layer is not None)
         self._button.setEnabled(ready)
@@ -364,6 +376,7 @@ class ProfilePage(QWidget):
     @Slot(object)
     def _on_settings(self, settings: RunSettings) -> None:
         self._document.run_settings = settings
+        self._latency.show_counters()  # they count for one device each
 
     @Slot(object)
     def _on_profiled(self, profiled: Profiled) -> None:

@@ -92,7 +92,7 @@ class RooflinePlot(pg.PlotWidget):  # type: ignore[misc]
 
     def draw(self, painter: QPainter, target: QRectF) -> None:
         """Draw what it shows into that place."""
-        self.scene().render(painter, target, QRectF(self.viewRect()))
+        self.scene().render(painter, target, QRectF(self.viewport().rect()))
 
     def apply_theme(self) -> None:
         """Take the colours of the palette."""

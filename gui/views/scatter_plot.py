@@ -166,7 +166,7 @@ class ScatterPlot(pg.PlotWidget):  # type: ignore[misc]
 
     def draw(self, painter: QPainter, target: QRectF) -> None:
         """Draw what it shows into that place."""
-        self.scene().render(painter, target, QRectF(self.viewRect()))
+        self.scene().render(painter, target, QRectF(self.viewport().rect()))
 
     def _draw(self, curve: pg.PlotCurveItem, lines: Sequence[Sequence[int]]) -> None:
         gap = np.full((1, 2), np.nan)

@@ -10,13 +10,14 @@ from PySide6.QtWidgets import QDockWidget, QFrame, QMainWindow, QWidget
 
 from gui.document import Document
 from gui.selection import Selection
+from gui.settings import Settings
 from gui.theme import Theme
 from gui.views.edit_panel import EditPanel
+from gui.views.energy_page import EnergyPage, EnergyView
 from gui.views.figures import FiguresStrip
 from gui.views.history import HistoryView
 from gui.views.jobs_panel import JobsPanel
 from gui.views.layer_tree import LayerTreeView
-from gui.views.metric_chart import MetricChart
 from gui.views.notes_line import NotesLine
 from gui.views.profile_page import ProfilePage
 from gui.widgets import column, named
@@ -24,7 +25,7 @@ from gui.widgets import column, named
 _LAYOUT_VERSION: Final = 2
 _RIGHT, _BOTTOM = Qt.DockWidgetArea.RightDockWidgetArea, Qt.DockWidgetArea.BottomDockWidgetArea
 # Shares of the window that the docks get at first.
-_RIGHT_WIDTH, _CHART_HEIGHT = 0.28, 0.30
+_RIGHT_WIDTH, _CHART_HEIGHT = 0.28, 0.38
 _PROFILE_HEIGHT = 0.5
 
 
@@ -36,18 +37,21 @@ class Workbench(QWidget):
         limit_wanted: the user wants to set the limit of the metric with that key.
         information_wanted: the user wants to read what is known of the model.
         broken_wanted: the user wants to know which samples were skipped.
+        hardware_forms_wanted: the user wants to see or edit descriptions of hardware.
     """
 
     data_wanted = Signal()
     limit_wanted = Signal(str)
     information_wanted = Signal()
     broken_wanted = Signal()
+    hardware_forms_wanted = Signal()
 
     def __init__(
         self,
         document: Document,
         selection: Selection,
         theme: Theme,
+        settings: Settings,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
@@ -65,8 +69,9 @@ class Workbench(QWidget):
         self._panels.setCentralWidget(self._tree)
         edit = EditPanel(document, selection, theme)
         self._edit = self._dock("dock_layer", self.tr("Layer"), edit, _RIGHT)
-        chart = MetricChart(document, selection, theme, ("energy",))
-        self._chart = self._dock("dock_energy", self.tr("Energy by layer"), chart, _BOTTOM)
+        self._energy = EnergyPage(document, selection, theme, settings)
+        self._energy.forms_wanted.connect(self.hardware_forms_wanted)
+        self._chart = self._dock("dock_energy", self.tr("Energy by layer"), self._energy, _BOTTOM)
         self._page = ProfilePage(document, selection, theme)
         self._profile = self._dock("dock_profile", self.tr("Profile"), self._page, _BOTTOM)
         past = _above(HistoryView(document, theme), JobsPanel(document.jobs, theme))
@@ -93,6 +98,14 @@ class Workbench(QWidget):
             self._panels.resizeDocks([self._profile], [least], Qt.Orientation.Vertical)
         self._page.show_tab(tab)
         return self._page
+
+    def show_energy(self, view: EnergyView | None = None) -> EnergyPage:
+        """Bring the energy by layer to the front, in that view; returns its page."""
+        self._chart.show()
+        self._chart.raise_()
+        if view is not None:
+            self._energy.show_view(view)
+        return self._energy
 
     def focus_filter(self) -> None:
         """Put the cursor into the line that filters the layers."""

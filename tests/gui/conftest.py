@@ -14,10 +14,13 @@ from engine import (
     Change,
     Edit,
     Effect,
+    EnergyEstimate,
+    EnergySettings,
     EngineError,
     HistoryEntry,
     InputSpec,
     Layer,
+    LayerEnergy,
     LayerId,
     LayerSpan,
     LayerTree,
@@ -90,7 +93,12 @@ def measurements(layers: Iterable[Layer], share: float = 1.0) -> MeasurementTabl
     """All six series; ``share`` scales what pruning would lower."""
     macs = {path: count * share for path, _, _, _, _, count, _ in LAYERS if count}
     energy = {
-        path: {"compute": count * 1e-12, "buffers": count * 2e-12, "DRAM": 2e-8}
+        path: {
+            "compute": count * 1e-12,
+            "weights registers": count * 1e-12,
+            "input buffer": count * 1e-12,
+            "output DRAM": 2e-8,
+        }
         for path, count in macs.items()
     }
     latency = {path: {"": 1e-5 + count * 1e-10} for path, count in macs.items()}
@@ -119,7 +127,20 @@ def measurements(layers: Iterable[Layer], share: float = 1.0) -> MeasurementTabl
 
 
 def _state(name: str, layers: list[Layer], share: float = 1.0) -> ModelState:
-    return ModelState(name, LayerTree(layers), measurements(layers, share))
+    table = measurements(layers, share)
+    return ModelState(name, LayerTree(layers), table, energy_of(table))
+
+
+def energy_of(table: MeasurementTable) -> EnergyEstimate:
+    """The estimate whose series the table has; the costliest layer waits for DRAM."""
+    series = table["energy"]
+    own = series.by_layer()
+    held = max(own, key=lambda layer: own[layer])
+    told = {
+        layer: LayerEnergy("DRAM" if layer == held else "compute", 0.5, "a mapping")
+        for layer in own
+    }
+    return EnergyEstimate(series, EnergySettings(), told, "energy")
 
 
 def base_snapshot() -> Snapshot:
@@ -157,9 +178,11 @@ def large_snapshot(blocks: int) -> Snapshot:
         Layer(LayerId(f"block{i}"), "Conv2d", (1, 8, 8, 8), 100 + i, methods=METHODS)
         for i in range(blocks)
     ]
-    energy = {f"block{i}": {"compute": 1e-6 * (1 + i % 7), "DRAM": 2e-6} for i in range(blocks)}
+    energy = {
+        f"block{i}": {"compute": 1e-6 * (1 + i % 7), "input DRAM": 2e-6} for i in range(blocks)
+    }
     table = MeasurementTable((_series("energy", 1.0, energy, hardware="Eyeriss", batch="1"),))
-    state = ModelState("base", LayerTree(layers), table)
+    state = ModelState("base", LayerTree(layers), table, energy_of(table))
     return Snapshot(
         ModelInfo("large", "large", (InputSpec((1, 3, 8, 8)),), False), state, state, (), 0
     )
@@ -176,15 +199,18 @@ class FakeDocument(QObject):
 
     changed = Signal(object)
     busy_changed = Signal(bool)
+    modelling_changed = Signal()
     failed = Signal(object)
     profiled = Signal(object)
     unmeasured = Signal(str, object)
     devices_found = Signal(object)
+    counters_found = Signal(object)
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
         super().__init__()
         self.run_settings = RunSettings()
         self.snapshot = snapshot
+        self.wanted: EnergySettings | None = None  # while energy is modelled under them
         self.calls: list[tuple[str, object]] = []
         self.answer: Callable[[Edit], Effect | EngineError | None] | None = effect_of
 
@@ -210,8 +236,28 @@ class FakeDocument(QObject):
     def measure_latency(self) -> None:
         self.calls.append(("measure_latency", self.run_settings))
 
+    @property
+    def energy_settings(self) -> EnergySettings | None:
+        if self.wanted is not None or self.snapshot is None:
+            return self.wanted
+        return self.snapshot.current.energy.settings
+
+    def set_energy(self, settings: EnergySettings) -> None:
+        self.calls.append(("set_energy", settings))
+        self.wanted = settings
+        self.modelling_changed.emit()
+
+    def measure_zeros(self) -> None:
+        self.calls.append(("measure_zeros", None))
+
     def measure_memory(self) -> None:
         self.calls.append(("measure_memory", self.run_settings))
+
+    def measure_energy(self) -> None:
+        self.calls.append(("measure_energy", self.run_settings))
+
+    def find_counters(self) -> None:
+        self.calls.append(("find_counters", None))
 
     def profile_operators(self) -> None:
         self.calls.append(("profile_operators", self.run_settings))

@@ -232,6 +232,7 @@ class Bench:
     view: CatalogueView
     requests: list[OpenRequest]
     asked: list[tuple[str, str]]
+    hardwares: list[str]
     failed: list[BaseException] = field(default_factory=list)
 
     def settle(self) -> None:
@@ -261,6 +262,7 @@ def make_bench(
     def make(entries: Callable[[Job], Any] = lambda job: ENTRIES) -> Bench:
         requests: list[OpenRequest] = []
         asked: list[tuple[str, str]] = []
+        hardwares: list[str] = []
 
         @dataclass
         class Session:
@@ -270,8 +272,9 @@ def make_bench(
             requests.append(request)
             return Session(replace(pruned, data=None))
 
-        def cost(source: str, what: str, job: Job) -> CatalogueCost:
+        def cost(source: str, what: str, hardware: str, job: Job) -> CatalogueCost:
             asked.append((source, what))
+            hardwares.append(hardware)
             if source == WORSE.source:
                 raise EngineError("It does not run.", "Choose another.")
             return CatalogueCost(energy=1e-3) if what == "energy" else CatalogueCost(latency=2e-3)
@@ -281,7 +284,7 @@ def make_bench(
         view = CatalogueView(document, theme, Catalogue(entries, cost))
         qtbot.addWidget(view)
         view.resize(1280, 800)
-        bench = Bench(qtbot, document, view, requests, asked)
+        bench = Bench(qtbot, document, view, requests, asked, hardwares)
         document.failed.connect(bench.failed.append)
         view.show()
         bench.settle()
@@ -357,6 +360,21 @@ def test_costs_of_the_selected_models(bench: Bench) -> None:
     assert _cell(model, WORSE, Column.ENERGY) == "It does not run. Choose another."
     assert "their rows say why" in bench.find(QLabel, "catalogueProgressText").text()
     assert not bench.failed
+
+
+def test_energy_is_modelled_on_the_chosen_hardware(bench: Bench) -> None:
+    bench.view.table.select([SMALL.source])
+    for what in ("energy", "latency"):
+        bench.view.estimate(what)
+    bench.settle()
+    bench.view.show_hardware("own/mine")
+    model = bench.view.model
+    assert _cell(model, SMALL, Column.ENERGY) != "1.00 mJ"
+    assert _cell(model, SMALL, Column.LATENCY) == "2.00 ms"
+    bench.view.estimate("energy")
+    bench.settle()
+    assert bench.hardwares == ["", "", "own/mine"]
+    assert _cell(model, SMALL, Column.ENERGY) == "1.00 mJ"
 
 
 def test_without_a_selection_costs_of_all_shown_that_lack_them(bench: Bench) -> None:

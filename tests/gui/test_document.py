@@ -12,9 +12,11 @@ from pytestqt.qtbot import QtBot
 
 from engine import (
     Change,
+    CounterInfo,
     DataInfo,
     DataRequest,
     Edit,
+    EnergySettings,
     EngineError,
     Job,
     LayerId,
@@ -25,10 +27,15 @@ from engine import (
     PruneChannels,
     RunSettings,
     Snapshot,
+    default_hardware,
+    list_hardware,
 )
+from engine.errors import CounterUnavailable
+from gui import operations
 from gui.document import Document
 from gui.jobs import JobRunner
 from gui.main_window import MainWindow
+from gui.models.hardware_choice import hardware_id
 from gui.settings import Settings
 from gui.theme import Theme
 
@@ -46,12 +53,29 @@ class Session:
     problems: dict[str, Exception] = field(default_factory=dict)
     entered: threading.Event = field(default_factory=threading.Event)
     gates: dict[str, threading.Event] = field(default_factory=dict)
+    measured_under: RunSettings | None = None
+    settings: list[EnergySettings] = field(default_factory=list)
 
     def apply(self, edit: Edit, job: Job) -> Change:
         return self._do("apply", Change(Part.LAYERS, frozenset(), self.snapshot), job)
 
     def measure_latency(self, job: Job, settings: RunSettings) -> Change:
         return self._do("latency", Change(Part.METRICS, frozenset(), self.snapshot), job)
+
+    def set_energy(self, settings: EnergySettings, job: Job) -> Change:
+        self.settings.append(settings)
+        self._do("energy", None, job)
+        current = self.snapshot.current
+        current = replace(current, energy=replace(current.energy, settings=settings))
+        self.snapshot = replace(self.snapshot, current=current)
+        return Change(Part.METRICS, frozenset(), self.snapshot)
+
+    def measure_zeros(self, job: Job) -> Change:
+        return self._do("zeros", Change(Part.METRICS, frozenset(), self.snapshot), job)
+
+    def measure_energy(self, job: Job, settings: RunSettings) -> Change:
+        self.measured_under = settings
+        return self._do("energy", Change(Part.METRICS, frozenset(), self.snapshot), job)
 
     def load_data(self, request: DataRequest, job: Job) -> Change:
         return self._do("load", Change(Part.DATA, frozenset(), self.snapshot), job)
@@ -271,3 +295,144 @@ def test_devices_are_looked_for_once_at_a_time_and_again_when_cancelled(
     assert again != searches
     jobs.cancel_all()
     bench.settle()
+
+
+# -- energy under other settings
+
+
+def test_energy_is_modelled_under_other_settings(bench: Bench) -> None:
+    document = bench.document
+    assert document.energy_settings is None
+    bench.open()
+    bench.settle()
+    assert document.energy_settings == EnergySettings()
+    wanted = EnergySettings(batch=16)
+    with bench.qtbot.waitSignal(document.modelling_changed):
+        operations.set_energy(document, wanted)
+    assert document.energy_settings == wanted
+    bench.settle()
+    assert document.energy_settings == wanted
+    assert document.snapshot is not None
+    assert document.snapshot.current.energy.settings == wanted
+
+
+def test_the_newest_settings_win(bench: Bench, session: Session) -> None:
+    bench.open()
+    bench.settle()
+    gate = session.gates["energy"] = threading.Event()
+    session.entered.clear()
+    bench.document.set_energy(EnergySettings(batch=2))
+    bench.qtbot.waitUntil(session.entered.is_set)
+    bench.document.set_energy(EnergySettings(batch=3))
+    bench.document.set_energy(EnergySettings(batch=4))
+    assert bench.document.energy_settings == EnergySettings(batch=4)
+    gate.set()
+    bench.settle()
+    assert bench.document.energy_settings == EnergySettings(batch=4)
+    assert session.settings == [EnergySettings(batch=2), EnergySettings(batch=4)]
+    assert not bench.failed
+
+
+def test_settings_in_force_are_not_modelled_again(bench: Bench, session: Session) -> None:
+    bench.document.set_energy(EnergySettings(batch=2))  # nothing is open
+    bench.open()
+    bench.settle()
+    bench.document.set_energy(EnergySettings())
+    bench.settle()
+    assert not session.settings
+
+
+def test_refused_settings_leave_those_in_force(bench: Bench, session: Session) -> None:
+    bench.open()
+    bench.settle()
+    session.problems["energy"] = refusal = EngineError("It does not run at 7.", "Choose another.")
+    bench.document.set_energy(EnergySettings(batch=7))
+    with bench.qtbot.waitSignal(bench.document.modelling_changed):
+        bench.settle()
+    assert bench.document.energy_settings == EnergySettings()
+    assert bench.failed == [refusal]
+
+
+def test_stopped_settings_leave_those_in_force(bench: Bench, session: Session) -> None:
+    bench.open()
+    bench.settle()
+    session.gates["energy"] = threading.Event()
+    bench.document.set_energy(EnergySettings(batch=7))
+    operations.cancel_all(bench.document)
+    bench.settle()
+    assert bench.document.energy_settings == EnergySettings()
+    assert not bench.failed
+
+
+def test_a_model_is_opened_on_the_hardware_chosen_last(
+    bench: Bench, session: Session, tmp_path: Path
+) -> None:
+    entry = next(one for one in list_hardware() if one.hardware != default_hardware())
+    settings = Settings(tmp_path / "settings.ini")
+    settings.hardware, settings.dataflow = hardware_id(entry), "output-stationary"
+    document = Document(bench.document.jobs, settings, bench.opener)
+    document.open(OpenRequest("demo"))
+    bench.settle()
+    assert entry.hardware is not None
+    assert session.settings == [EnergySettings(entry.hardware, "output-stationary")]
+    assert document.energy_settings == session.settings[0]
+
+
+def test_hardware_that_is_gone_is_the_default(
+    bench: Bench, session: Session, tmp_path: Path
+) -> None:
+    settings = Settings(tmp_path / "settings.ini")
+    settings.hardware = "own/gone"
+    document = Document(bench.document.jobs, settings, bench.opener)
+    document.open(OpenRequest("demo"))
+    bench.settle()
+    assert not session.settings
+    assert document.energy_settings == EnergySettings()
+
+
+def test_zeros_are_measured(bench: Bench, session: Session) -> None:
+    bench.open()
+    bench.settle()
+    session.gates["zeros"] = threading.Event()
+    session.entered.clear()
+    operations.measure_zeros(bench.document)
+    bench.qtbot.waitUntil(session.entered.is_set)
+    session.gates["zeros"].set()
+    bench.settle()
+    assert not bench.failed
+
+
+def test_energy_is_measured_as_the_model_is_run(bench: Bench, session: Session) -> None:
+    bench.open()
+    bench.settle()
+    bench.document.run_settings = RunSettings(batch=8)
+    with bench.qtbot.waitSignal(bench.document.changed):
+        bench.document.measure_energy()
+    bench.settle()
+    assert session.measured_under == RunSettings(batch=8)
+    assert bench.failed == []
+
+
+def test_without_a_counter_the_reason_and_the_command_are_reported(
+    bench: Bench, session: Session
+) -> None:
+    bench.open()
+    bench.settle()
+    session.problems["energy"] = CounterUnavailable("No permission.", "Run: chmod a+r x")
+    bench.document.measure_energy()
+    bench.settle()
+    assert [str(error) for error in bench.failed] == ["No permission."]
+    assert bench.failed[0].remedy == "Run: chmod a+r x"  # type: ignore[attr-defined]
+
+
+def test_counters_are_looked_for_once_at_a_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = (CounterInfo("rapl", "package 0", "the processor", "cpu"),)
+    monkeypatch.setattr("engine.energy_counters", lambda: counters)
+    found: list[object] = []
+    bench.document.counters_found.connect(found.append)
+    bench.document.find_counters()
+    bench.document.find_counters()
+    bench.settle()
+    assert found == [counters]

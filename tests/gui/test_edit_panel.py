@@ -1,5 +1,6 @@
 """The edit panel: forms out of dataclasses, previews, Apply, Esc."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,11 +8,23 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QLabel, QPushButton, QSlider, QToolButton
 from pytestqt.qtbot import QtBot
 
-from engine import EDITS, Effect, EngineError, LayerId, PruneChannels, PruneWeights, Quantize
+from engine import (
+    EDITS,
+    Effect,
+    EngineError,
+    LayerEnergy,
+    LayerId,
+    Part,
+    PruneChannels,
+    PruneWeights,
+    Quantize,
+    Snapshot,
+)
 from gui.selection import Selection
 from gui.theme import Theme
 from gui.views.edit_form import EditForm
 from gui.views.edit_panel import EditPanel
+from gui.views.energy_block import EnergyBlock
 from gui.views.fact_rows import FactRows
 
 CONV1, FC, RELU = LayerId("stage1.block0.conv1"), LayerId("head.fc"), LayerId("stem.relu")
@@ -225,3 +238,73 @@ def test_coupled_layers_are_listed(
     assert rows.facts[0].value == "64 → 32"
     assert rows.facts[-1].name == "and 4 more"
     assert _text(panel, "effectNotes") == "Saves time."
+
+
+def _facts(panel: EditPanel) -> dict[str, str]:
+    rows = panel.findChild(FactRows, "energyFacts")
+    return {one.name: f"{one.value} {one.remark}".strip() for one in rows.facts}
+
+
+def test_the_energy_of_the_selected_layer_is_told(
+    panel: EditPanel, selection: Selection, fake_document: Any, pruned: Snapshot
+) -> None:
+    block = panel.findChild(EnergyBlock)
+    assert not block.isVisibleTo(panel)
+    selection.set([CONV1])
+    assert _facts(panel) == {
+        "Per inference": "462 nJ · 32.2 %",
+        "Bound": "compute-bound by energy",
+        "Array in use": "50 %",
+    }
+    assert _text(panel, "energyNotes") == "Mapping: a mapping"
+    told = dict(pruned.current.energy.layers)
+    told[CONV1] = LayerEnergy("DRAM", 0.75, "", None, 0.5, 1e-7, ("mine::shift",))
+    energy = replace(pruned.current.energy, layers=told, bound_by="time")
+    fake_document.show(
+        replace(pruned, current=replace(pruned.current, energy=energy)), Part.METRICS
+    )
+    assert _facts(panel) == {
+        "Per inference": "462 nJ · 32.2 %",
+        "Bound": "DRAM-bound",
+        "Array in use": "75 %",
+        "Zeros in the weights": "50.0 %",
+        "Saved by zeros": "100 nJ",
+        "Operators without a rule": "1",
+    }
+    assert _text(panel, "energyNotes").splitlines() == [
+        "Saved by zeros: only on hardware that skips zeros",
+        "Operators without a rule: mine::shift",
+    ]
+    selection.set([CONV1, FC])
+    assert not block.isVisibleTo(panel)
+
+
+def test_a_layer_without_a_rule_is_not_modelled(
+    panel: EditPanel, selection: Selection, fake_document: Any, pruned: Snapshot
+) -> None:
+    told = {**pruned.current.energy.layers, RELU: LayerEnergy(unmodelled=("aten::relu",))}
+    energy = replace(pruned.current.energy, layers=told)
+    fake_document.show(replace(pruned, current=replace(pruned.current, energy=energy)))
+    selection.set([RELU])
+    assert _facts(panel) == {"Per inference": "not modelled", "Operators without a rule": "1"}
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_what_zeroed_weights_save_depends_on_the_hardware(
+    qtbot: QtBot, panel: EditPanel, selection: Selection, fake_document: Any, pruned: Snapshot,
+    skips: bool,
+) -> None:  # fmt: skip
+    settings = pruned.current.energy.settings
+    sparsity = replace(
+        settings.hardware.sparsity, gates_zero_weights=skips, compresses_weights=False
+    )
+    hardware = replace(settings.hardware, name="Toy", sparsity=sparsity)
+    energy = replace(pruned.current.energy, settings=replace(settings, hardware=hardware))
+    fake_document.show(replace(pruned, current=replace(pruned.current, energy=energy)))
+    selection.set([CONV1])
+    qtbot.waitUntil(lambda: bool(panel.findChild(FactRows, "effectTotals").facts))
+    assert "Toy" not in _text(panel, "effectNotes")
+    panel.choose_method("prune-weights")
+    qtbot.waitUntil(lambda: "Toy" in _text(panel, "effectNotes"))
+    said = "counts on Toy skipping" if skips else "Toy saves no energy"
+    assert said in _text(panel, "effectNotes")

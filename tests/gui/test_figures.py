@@ -68,6 +68,27 @@ def test_intervals_that_overlap_have_no_order(pruned: Snapshot) -> None:
     assert "may be chance" not in figure(apart, metric).tooltip
 
 
+@pytest.mark.parametrize("key", ["latency", "measured_energy"])
+@pytest.mark.parametrize(
+    ("now", "verdict"),
+    [(Quantity(0.7, 0.6, 0.8), ""), (Quantity(0.4, 0.3, 0.45), "better")],
+)
+def test_measurements_are_ranked_where_their_intervals_do_not_overlap(
+    pruned: Snapshot, key: str, now: Quantity, verdict: str
+) -> None:
+    metric = METRICS[key]
+    before, after = Series(metric, Quantity(0.9, 0.75, 1.0)), Series(metric, now)
+    measured = replace(
+        pruned,
+        base=replace(pruned.base, table=pruned.base.table.with_series(before)),
+        current=replace(pruned.current, table=pruned.current.table.with_series(after)),
+    )
+    found = figure(measured, metric)
+    assert found.verdict == verdict
+    assert ("may be chance" in found.tooltip) == (verdict == "")
+    assert found.change.startswith("▼")
+
+
 def test_unedited_there_is_nothing_to_compare(base: Snapshot) -> None:
     energy = figure(base, METRICS["energy"])
     assert (energy.base, energy.change, energy.verdict) == ("", "", "")
@@ -161,3 +182,21 @@ def test_without_a_model_all_are_dashes(qtbot: QtBot, fake_document: Any, theme:
     qtbot.addWidget(strip)
     texts = {strip.card(key).findChild(QLabel, "figureValue").text() for key in CARDS}
     assert texts == {"–"}
+
+
+def test_measured_energy_stands_beside_the_modelled(pruned: Snapshot) -> None:
+    assert figure(pruned, METRICS["energy"]).title == "Energy (modelled)"
+    assert "Measured here" not in figure(pruned, METRICS["energy"]).tooltip
+
+    def measured(value: Quantity) -> MeasurementTable:
+        series = Series(METRICS["measured_energy"], value, conditions={"device": "cuda:0"})
+        return pruned.current.table.with_series(series)
+
+    now = replace(pruned.current, table=measured(Quantity(4e-3, 3e-3, 5e-3)))
+    near = replace(pruned.base, table=measured(Quantity(5e-3, 4.5e-3, 6e-3)))
+    far = replace(pruned.base, table=measured(Quantity(8e-3, 7e-3, 9e-3)))
+    tip = figure(replace(pruned, current=now, base=near), METRICS["energy"]).tooltip
+    assert "Measured here: 4.00 mJ, between 3.00 mJ and 5.00 mJ (cuda:0)" in tip
+    assert "base 5.00 mJ, the intervals overlap: no order" in tip
+    tip = figure(replace(pruned, current=now, base=far), METRICS["energy"]).tooltip
+    assert "base 8.00 mJ ▼ 50 %" in tip

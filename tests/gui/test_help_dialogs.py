@@ -1,9 +1,13 @@
 """What the Help menu shows."""
 
+import re
+import tomllib
+
 import pytest
 from PySide6.QtWidgets import QDialog, QTextBrowser, QWidget
 from pytestqt.qtbot import QtBot
 
+from engine import check_hardware, hardware_fields, list_hardware, resource
 from gui import help_dialogs
 
 
@@ -22,3 +26,27 @@ def test_the_page_on_formats_names_them_all(parent: QWidget) -> None:
         assert name in text
     assert "|" not in text, "the table was understood as one"
     dialog.close()
+
+
+def test_the_page_on_energy_names_all_hardware(parent: QWidget) -> None:
+    help_dialogs.show_energy(parent)
+    dialog = parent.findChild(QDialog, "energy")
+    text = dialog.findChild(QTextBrowser, "energy_page").toPlainText()
+    shipped = [entry.key for entry in list_hardware() if not entry.own]
+    assert shipped
+    for name in (*shipped, "clock and control power", "not modelled", "RAPL", "NVML", "CO₂"):
+        assert name in text
+    assert "|" not in text, "the tables were understood as such"
+    dialog.close()
+
+
+def test_the_example_of_ones_own_hardware_is_a_description_with_every_field() -> None:
+    page = resource("help/energy.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    fields = tomllib.loads(example)
+    every = hardware_fields(check_hardware(fields, "the example"))
+    without = {"shared_bytes"}  # the other way to give the sizes of registers
+    for name, value in every.items():
+        if isinstance(value, dict):
+            assert set(value) - without == set(fields[name]), name
+    assert set(every) == set(fields)

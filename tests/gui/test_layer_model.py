@@ -8,12 +8,25 @@ from PySide6.QtCore import QModelIndex, Qt
 from PySide6.QtTest import QAbstractItemModelTester
 from pytestqt.qtbot import QtBot
 
-from engine import ROOT, HistoryEntry, LayerId, PruneWeights, Snapshot
+from engine import (
+    METRICS,
+    ROOT,
+    HistoryEntry,
+    LayerEnergy,
+    LayerId,
+    MeasurementTable,
+    ModelState,
+    PruneWeights,
+    Quantity,
+    Series,
+    Snapshot,
+)
 from gui.models.heat import heat_scale
 from gui.models.layer_filter import LayerFilter
 from gui.models.layer_model import LayerModel, Role
 from gui.models.layer_query import parse_query
 from gui.models.layer_rows import Column, build_rows
+from gui.models.metric_bars import metric_bars
 
 CONV1 = LayerId("stage1.block0.conv1")
 CONV2 = LayerId("stage1.block0.conv2")
@@ -43,6 +56,70 @@ def test_absent_is_a_dash_and_not_zero(model: LayerModel) -> None:
     assert _text(model, "stem.relu", Column.ENERGY) == "–"
     index = model.layer_index(LayerId("stem.relu"), Column.ENERGY)
     assert index.data(Role.SORT) is None
+
+
+def _unmodelled(snapshot: Snapshot) -> Snapshot:
+    """A ReLU without any rule, and a convolution of which one operator has none."""
+    state = snapshot.current
+    told = {
+        **state.energy.layers,
+        LayerId("stem.relu"): LayerEnergy(unmodelled=("aten::relu",)),
+        CONV2: LayerEnergy("DRAM", 0.75, "64 filters", 0.4, 0.5, 1e-7, ("mine::shift",)),
+    }
+    return replace(snapshot, current=replace(state, energy=replace(state.energy, layers=told)))
+
+
+def test_work_without_a_rule_is_not_modelled_and_not_zero(
+    model: LayerModel, pruned: Snapshot
+) -> None:
+    model.set_snapshot(_unmodelled(pruned))
+    model.set_heat(Column.ENERGY, logarithmic=False)
+    index = model.layer_index(LayerId("stem.relu"), Column.ENERGY)
+    assert index.data() == "not modelled"
+    assert index.data(Role.SORT) is None  # so it comes last
+    assert index.data(Role.HEAT) is None
+    assert "aten::relu" in index.data(Qt.ItemDataRole.ToolTipRole)
+    assert _text(model, "head.pool", Column.ENERGY) == "–"  # it has nothing to model
+
+
+def test_energy_that_lacks_some_operators_is_marked(model: LayerModel, pruned: Snapshot) -> None:
+    model.set_snapshot(_unmodelled(pruned))
+    assert _text(model, CONV2, Column.ENERGY) == "≥ 905 nJ"
+    assert _text(model, CONV1, Column.ENERGY) == "462 nJ"
+    for layer in (CONV2, LayerId("stage1.block0"), ROOT):
+        tip = model.layer_index(layer, Column.ENERGY).data(Qt.ItemDataRole.ToolTipRole)
+        assert "mine::shift" in tip
+    assert "aten::relu" in tip
+    assert _text(model, "stem", Column.ENERGY).startswith("≥ ")
+    assert _text(model, "head", Column.ENERGY) == "21.0 nJ"
+
+
+def test_a_container_of_nothing_but_unmodelled_work_is_not_modelled(
+    model: LayerModel, pruned: Snapshot
+) -> None:
+    state = _unmodelled(pruned).current
+    energy = state.table["energy"]
+    cut = {id_: parts for id_, parts in energy.layers.items() if not id_.startswith("stem")}
+    table = MeasurementTable((replace(energy, layers=cut),))
+    model.set_snapshot(replace(pruned, current=replace(state, table=table)))
+    assert _text(model, "stem", Column.ENERGY) == "not modelled"
+
+
+def test_the_energys_tooltip_says_all_that_is_known(model: LayerModel, pruned: Snapshot) -> None:
+    model.set_snapshot(_unmodelled(pruned))
+    tip = model.layer_index(CONV2, Column.ENERGY).data(Qt.ItemDataRole.ToolTipRole)
+    for text in (
+        "by data type: compute 295 nJ · weights 295 nJ · input 295 nJ · output 20.0 nJ",
+        "by level: compute 295 nJ · registers 295 nJ · buffer 295 nJ · DRAM 20.0 nJ",
+        "DRAM-bound by energy", "in use: 75 %", "Mapping: 64 filters",
+        "Zeros in the input: 40.0 %", "Zeros in the weights: 50.0 %",
+        "Saved by zeros: 100 nJ (only on hardware that skips zeros)",
+    ):  # fmt: skip
+        assert text in tip
+    whole = model.layer_index(ROOT, Column.ENERGY).data(Qt.ItemDataRole.ToolTipRole)
+    assert "Mapping" not in whole
+    assert "by level" in whole
+    assert "by level" not in model.layer_index(CONV2, Column.MACS).data(Qt.ItemDataRole.ToolTipRole)
 
 
 def test_the_root_is_called_after_the_model(model: LayerModel) -> None:
@@ -175,3 +252,26 @@ def test_sorting_is_by_value_and_puts_absent_last(model: LayerModel, order: Qt.S
     assert values[1:] == [None, None]
     proxy.sort(-1)
     assert _shown(proxy) == [row.layer.id for row in model.rows()]
+
+
+def test_measured_layers_whose_intervals_overlap_have_no_order(
+    model: LayerModel, pruned: Snapshot
+) -> None:
+    def measured(state: ModelState, *values: Quantity) -> ModelState:
+        layers = {layer: {"": one} for layer, one in zip((CONV1, CONV2), values, strict=True)}
+        series = Series(METRICS["measured_energy"], Quantity(1.0), layers)
+        return replace(state, table=state.table.with_series(series))
+
+    base = measured(pruned.base, Quantity(5e-3, 4e-3, 6e-3), Quantity(5e-3, 4e-3, 6e-3))
+    now = measured(pruned.current, Quantity(4e-3, 3e-3, 4.5e-3), Quantity(2e-3, 1e-3, 3e-3))
+    model.set_snapshot(shown := replace(pruned, base=base, current=now))
+    tips = [
+        str(model.layer_index(layer, Column.MEASURED_ENERGY).data(Qt.ItemDataRole.ToolTipRole))
+        for layer in (CONV1, CONV2)
+    ]
+    assert "no order" in tips[0]
+    assert "▼" not in tips[0]
+    assert "▼ 60 %" in tips[1]
+    bars = metric_bars(shown, "measured_energy", ordered=False)
+    assert bars is not None
+    assert [bars.layers[place] for place in bars.tied] == [CONV1]

@@ -215,3 +215,24 @@ def test_memory_has_a_column_once_it_has_been_measured(
     view.findChild(QLineEdit, "layerFilter").setText("memory>4MB")
     root = view.tree.model().index(0, 0)
     assert view.tree.model().rowCount(root) == 1
+
+
+def test_measured_energy_has_a_column_once_it_has_been_measured(
+    view: LayerTreeView, fake_document: Any, base: Snapshot
+) -> None:
+    assert view.tree.isColumnHidden(Column.MEASURED_ENERGY)
+    layers = {
+        LayerId("stage1.block0.conv1"): {"": Quantity(3e-3, 2e-3, 4e-3)},
+        LayerId("stage1.block0.conv2"): {"": Quantity(5e-3)},
+    }
+    series = Series(METRICS["measured_energy"], Quantity(9e-3), layers)
+    state = replace(base.current, table=base.current.table.with_series(series))
+    fake_document.show(replace(base, current=state, base=state), Part.METRICS)
+    assert not view.tree.isColumnHidden(Column.MEASURED_ENERGY)
+    assert view.tree.isColumnHidden(Column.MEMORY)
+    index = view.model.layer_index(LayerId("stage1"), Column.MEASURED_ENERGY)
+    assert index.data() == "8.00 mJ"
+    assert "measured" in index.data(Qt.ItemDataRole.ToolTipRole)
+    assert view.model.layer_index(LayerId("stem.conv"), Column.MEASURED_ENERGY).data() == "–"
+    view.findChild(QLineEdit, "layerFilter").setText("measured_energy>4mJ")
+    assert view.tree.model().rowCount(view.tree.model().index(0, 0)) == 1

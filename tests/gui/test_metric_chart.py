@@ -11,15 +11,28 @@ from PySide6.QtGui import QContextMenuEvent, QGuiApplication, QImage
 from PySide6.QtWidgets import QLabel, QMessageBox, QToolButton
 from pytestqt.qtbot import QtBot
 
-from engine import METRICS, LayerId, Part, Quantity, Series, Snapshot
+from engine import (
+    METRICS,
+    Grid,
+    LayerEnergy,
+    LayerId,
+    Part,
+    Quantity,
+    Series,
+    Snapshot,
+    default_hardware,
+)
+from gui.models.energy_unit import co2_unit, mac_unit
 from gui.models.metric_bars import metric_bars
 from gui.selection import Selection
 from gui.theme import Theme
 from gui.views.bar_plot import BarPlot
 from gui.views.chart_files import ChartFiles
+from gui.views.chart_legend import ChartLegend
 from gui.views.metric_chart import MetricChart
 
 CONV2 = LayerId("stage1.block0.conv2")
+HELD = "modelled · Eyeriss <ISCA 2016> · row-stationary · batch 1 · bits as the model"
 
 
 @pytest.fixture
@@ -60,15 +73,18 @@ def test_no_ghost_without_an_edit(base: Snapshot) -> None:
 
 
 def test_caption_names_the_conditions(chart: MetricChart) -> None:
-    assert chart.caption() == "Energy by layer · modelled · Eyeriss <ISCA 2016> · batch 1"
+    assert chart.caption() == f"Energy by layer · {HELD}"
 
 
 def test_reads_out_layer_parts_total_and_base(chart: MetricChart) -> None:
     assert chart.bars is not None
     text = chart.read_out(chart.bars.layers.index(CONV2))
-    for part in (CONV2, "compute 295 nJ", "buffers 590 nJ", "DRAM 20.0 nJ", "total 905 nJ", "base"):
+    for part in ("compute 295 nJ", "weights 295 nJ", "input 295 nJ", "output 20.0 nJ", "base"):
         assert part in text
+    assert text.startswith(CONV2)
+    assert "total 905 nJ" in text
     assert "▼ 49 %" in text
+    assert text.endswith("DRAM-bound by energy")
 
 
 def test_a_click_selects_the_layer(chart: MetricChart, selection: Selection) -> None:
@@ -96,7 +112,7 @@ def test_the_mouse_reads_out_the_bar_below_it(chart: MetricChart) -> None:
     caption = chart.findChild(QLabel, "chartCaption")
     assert caption.text().startswith(CONV2)
     plot.scene().sigMouseMoved.emit(QPointF(-50, -50))
-    assert caption.text() == "modelled · Eyeriss <ISCA 2016> · batch 1"
+    assert caption.text() == HELD
 
 
 def test_share_is_in_percent(chart: MetricChart) -> None:
@@ -146,10 +162,27 @@ def test_picture_and_numbers_can_be_taken_away(chart: MetricChart, tmp_path: Pat
     assert "Eyeriss &lt;ISCA 2016&gt;" in svg
     files.copy_table()
     lines = QGuiApplication.clipboard().text().splitlines()
-    assert lines[0] == "layer,compute (J),buffers (J),DRAM (J),total (J),base (J)"
+    assert lines[0] == (
+        "layer,compute (J),weights registers (J),input buffer (J),output DRAM (J),total (J),"
+        "base (J),bound by,not modelled"
+    )
     assert len(lines) == 1 + len(chart.bars.layers)
     files.copy_image()
     assert not QGuiApplication.clipboard().image().isNull()
+
+
+@pytest.mark.parametrize("part", ["compute", "weights", "input"])
+def test_the_picture_shows_the_bars(chart: MetricChart, theme: Theme, part: str) -> None:
+    files = chart.findChild(ChartFiles)
+    assert files is not None
+    image = files.image()
+    plot = image.height() - 2 * _plot(chart).height()  # where it begins, below caption and legend
+    seen = {
+        image.pixelColor(x, y).name()
+        for x in range(0, image.width(), 2)
+        for y in range(plot, image.height(), 2)
+    }
+    assert theme.color(part).name() in seen
 
 
 def test_a_file_that_cannot_be_written_is_said(chart: MetricChart, tmp_path: Path) -> None:
@@ -230,3 +263,121 @@ def test_another_metric_can_be_chosen(
 
 def test_one_metric_needs_no_chooser(chart: MetricChart) -> None:
     assert not chart.findChild(QToolButton, "show_energy").isVisible()
+
+
+def test_parts_are_grouped_by_level_bottom_up(chart: MetricChart) -> None:
+    chart.show_grouping("level")
+    assert chart.bars is not None
+    assert list(chart.bars.parts) == ["compute", "registers", "buffer", "DRAM"]
+    place = chart.bars.layers.index(CONV2)
+    assert "buffer 295 nJ · DRAM 20.0 nJ · total 905 nJ" in chart.read_out(place)
+
+
+@pytest.mark.parametrize("grouping", [None, "data type", "level"])
+def test_no_grouping_loses_energy(pruned: Snapshot, grouping: Any) -> None:
+    bars = metric_bars(pruned, "energy", ordered=True, grouping=grouping)
+    assert bars is not None
+    own = pruned.current.table["energy"].by_layer()
+    assert dict(zip(bars.layers, bars.totals, strict=True)) == pytest.approx(own)
+    assert len(bars.detail) == 4
+
+
+def test_energy_is_shown_in_macs_of_the_hardware(chart: MetricChart) -> None:
+    chart.show_unit(mac_unit(default_hardware()))  # 2 pJ
+    assert chart.bars is not None
+    place = chart.bars.layers.index(CONV2)
+    assert "compute 147 k MAC" in chart.read_out(place)
+    assert "MAC" in _plot(chart).getAxis("left").label.toPlainText()
+    heights = _plot(chart).bar_heights
+    assert heights[place] == pytest.approx(chart.bars.totals[place] / 2e-12)
+    files = chart.findChild(ChartFiles)
+    assert files is not None
+    files.copy_table()
+    lines = QGuiApplication.clipboard().text().splitlines()
+    assert lines[0].startswith("layer,compute (MAC),weights registers (MAC)")
+    compute = float(lines[1 + place].split(",")[1])
+    assert compute == pytest.approx(chart.bars.detail["compute"][place] / 2e-12)
+    assert "1 MAC = 2 pJ" in chart.caption()
+
+
+def test_energy_is_shown_as_co2_of_a_thousand_inferences(chart: MetricChart) -> None:
+    grid = Grid("Toyland", 360.0, 2024, "a toy")  # 0.1 mg for a joule, a thousand times
+    chart.show_unit(co2_unit(grid))
+    assert chart.bars is not None
+    place = chart.bars.layers.index(CONV2)
+    assert "total 90.5 ng" in chart.read_out(place)
+    caption = chart.caption()
+    assert caption.startswith("CO₂ equivalent of 1,000 inferences by layer · modelled")
+    assert "Toyland 2024, 360 g/kWh" in caption
+
+
+def test_the_unit_changes_no_share(chart: MetricChart) -> None:
+    chart.findChild(QToolButton, "chartShare").click()
+    before = _plot(chart).bar_heights
+    chart.show_unit(mac_unit(default_hardware()))
+    assert _plot(chart).bar_heights == pytest.approx(before)
+    assert sum(before) == pytest.approx(1)
+
+
+def test_marks_say_what_holds_a_layer_back(chart: MetricChart) -> None:
+    assert chart.bars is not None
+    marks = chart.bars.marks
+    assert marks.pop(chart.bars.layers.index(CONV2)) == "DRAM"
+    assert set(marks.values()) == {"compute"}
+    legend = chart.findChild(ChartLegend, "chartLegend")
+    assert "D DRAM-bound, C compute-bound" in legend.accessibleName()
+    assert "speed of this hardware is not described" in legend.toolTip()
+    assert _plot(chart).getAxis("top").isVisible()
+    files = chart.findChild(ChartFiles)
+    assert files is not None
+    files.copy_table()
+    assert "DRAM," in QGuiApplication.clipboard().text()
+
+
+def test_other_metrics_have_no_marks(
+    qtbot: QtBot, fake_document: Any, selection: Selection, theme: Theme
+) -> None:
+    chart = MetricChart(fake_document, selection, theme, ("latency",))
+    qtbot.addWidget(chart)
+    chart.show_unit(mac_unit(default_hardware()))  # of energy alone
+    assert chart.bars is not None
+    assert chart.bars.marks == {}
+    assert not _plot(chart).getAxis("top").isVisible()
+    assert "µs" in chart.read_out(0)
+
+
+@pytest.fixture
+def unmodelled(base: Snapshot) -> Snapshot:
+    """A layer without a value, and one of whose operators another has no rule."""
+    told = {
+        **base.current.energy.layers,
+        LayerId("stem.relu"): LayerEnergy(unmodelled=("toy::strange <1>",)),
+        CONV2: LayerEnergy("DRAM", unmodelled=("toy::other",)),
+    }
+    state = replace(base.current, energy=replace(base.current.energy, layers=told))
+    return replace(base, current=state)
+
+
+def test_what_is_not_modelled_is_said_and_never_zero(
+    chart: MetricChart, fake_document: Any, unmodelled: Snapshot
+) -> None:
+    fake_document.show(unmodelled)
+    assert chart.bars is not None
+    place = chart.bars.layers.index(LayerId("stem.relu"))
+    assert chart.read_out(place) == "stem.relu   not modelled: toy::strange <1>"
+    assert chart.bars.marks[place] == "?"
+    assert "not modelled: toy::other, toy::strange <1>" in chart.caption()
+    assert chart.read_out(chart.bars.layers.index(CONV2)).endswith("not modelled: toy::other")
+    header, *rows = chart.bars.table()
+    cells = dict(zip(header, rows[place], strict=True))
+    assert cells["total (J)"] is None
+    assert cells["compute (J)"] is None
+    assert cells["not modelled"] == "toy::strange <1>"
+
+
+def test_a_low_plot_leaves_room_to_its_bars(chart: MetricChart) -> None:
+    plot, axis = _plot(chart), _plot(chart).getAxis("bottom")
+    plot.resize(700, 400)
+    high = axis.height()
+    plot.resize(700, 120)
+    assert axis.height() < high

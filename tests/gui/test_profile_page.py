@@ -10,6 +10,7 @@ from pytestqt.qtbot import QtBot
 from engine import (
     METRICS,
     CallProfile,
+    CounterInfo,
     Device,
     LayerId,
     Limit,
@@ -306,3 +307,90 @@ def test_files_of_a_model_that_went_are_not_written(
     fake_document.show(base, Part.MODEL)
     getattr(page, file)()
     assert len(asked) == 1
+
+
+COUNTERS = (
+    CounterInfo("rapl", "the processor", "the processor", "cpu", "No permission. Run: chmod a+r x"),
+    CounterInfo("nvml:0", "Toy GPU", "Toy GPU, the whole board", "cuda:0"),
+)
+
+
+def _energy(state: ModelState, value: Quantity) -> ModelState:
+    """Measured: two layers, one that could not be run alone, the rest of the whole."""
+    layers = {CONV1: {"": Quantity(2e-3)}, LayerId("head.fc"): {"": Quantity(1e-3)}}
+    series = Series(
+        METRICS["measured_energy"],
+        value,
+        layers,
+        {"difference to the whole": value.value - 3e-3, "stem.conv": None},
+        {"device": "cuda", "gross": "0.02 J with idle", "idle": "30 W, taken off"},
+    )
+    return replace(state, table=state.table.with_series(series))
+
+
+def _count_energy(page: ProfilePage) -> None:
+    page.findChild(QToolButton, "show_measured_energy").click()
+
+
+def test_energy_is_measured_by_itself(page: ProfilePage, fake_document: Any) -> None:
+    _count_energy(page)
+    assert _button(page).text() == "Measure energy"
+    fake_document.calls.clear()
+    _button(page).click()
+    assert [call for call, _ in fake_document.calls] == ["measure_energy"]
+    page.findChild(QToolButton, "show_latency").click()
+    assert _button(page).text() == "Measure"
+
+
+def test_counters_are_looked_for_when_energy_is_looked_at(
+    page: ProfilePage, fake_document: Any
+) -> None:
+    asked = [call for call, _ in fake_document.calls]
+    assert "find_counters" not in asked
+    _count_energy(page)
+    assert [call for call, _ in fake_document.calls].count("find_counters") == 1
+    empty = page.findChild(QLabel, "chartEmpty")
+    assert empty.text() == "Energy has not been measured yet."
+    fake_document.counters_found.emit(COUNTERS)
+    assert empty.isVisible()
+    assert empty.text().endswith(
+        "Energy of the processor unavailable. No permission. Run: chmod a+r x"
+    )
+    page.findChild(QToolButton, "show_memory").click()
+    assert "unavailable" not in empty.text()
+    _count_energy(page)
+    assert [call for call, _ in fake_document.calls].count("find_counters") == 1
+
+
+def test_the_counter_is_that_of_the_device(page: ProfilePage, fake_document: Any) -> None:
+    fake_document.devices_found.emit((DEVICES[0], Device("cuda:0", "Toy GPU")))
+    _count_energy(page)
+    fake_document.counters_found.emit(COUNTERS)
+    devices = page.findChild(QComboBox, "runDevice")
+    devices.setCurrentIndex(devices.findData("cuda:0"))
+    empty = page.findChild(QLabel, "chartEmpty")
+    assert empty.text().endswith("Counted: Toy GPU, the whole board.")
+
+
+def test_what_the_layers_leave_of_the_measured_energy_is_told(base: Snapshot) -> None:
+    now = _energy(base.current, Quantity(4e-3, 3.5e-3, 4.5e-3))
+    text = summary(replace(base, current=now), "measured_energy")
+    assert text == (
+        "Layers 3.00 mJ · whole 4.00 mJ, between 3.50 mJ and 4.50 mJ · unattributed 1.00 mJ "
+        "(25.0 %) · without a value: stem.conv · gross 0.02 J with idle · idle 30 W, taken off"
+    )
+    near = replace(base, current=now, base=_energy(base.base, Quantity(5e-3, 4.4e-3, 6e-3)))
+    assert summary(near, "measured_energy").endswith("the intervals overlap: no order")
+    far = replace(base, current=now, base=_energy(base.base, Quantity(8e-3, 7e-3, 9e-3)))
+    assert summary(far, "measured_energy").endswith("base 8.00 mJ ▼ 50 %")
+
+
+def test_measured_energy_is_drawn_with_its_summary(
+    page: ProfilePage, fake_document: Any, pruned: Snapshot
+) -> None:
+    _count_energy(page)
+    fake_document.show(
+        replace(pruned, current=_energy(pruned.current, Quantity(4e-3))), Part.METRICS
+    )
+    assert not page.findChild(QLabel, "chartEmpty").isVisible()
+    assert page.findChild(QLabel, "latencySummary").text().startswith("Layers 3.00 mJ")

@@ -18,6 +18,8 @@ def test_at_first(path: Path) -> None:
     settings = Settings(path)
     assert settings.theme_mode == "system"
     assert settings.measure_after_edit
+    assert (settings.hardware, settings.dataflow) == ("", "row-stationary")
+    assert (settings.grouping, settings.energy_unit, settings.grid) == ("data type", "J", "")
     assert settings.recent == ()
     assert settings.geometry.isEmpty()
     assert settings.layout.isEmpty()
@@ -27,12 +29,16 @@ def test_what_is_set_survives(path: Path) -> None:
     settings = Settings(path)
     settings.theme_mode = "dark"
     settings.measure_after_edit = False
+    settings.hardware, settings.dataflow = "own/mine", "weight-stationary"
+    settings.grouping, settings.energy_unit, settings.grid = "level", "CO2", "Norway"
     settings.add_recent("resnet50")
     settings.save_window(QByteArray(b"where"), QByteArray(b"how"))
     del settings  # writes what is left to write
     again = Settings(path)
     assert again.theme_mode == "dark"
     assert not again.measure_after_edit
+    assert (again.hardware, again.dataflow) == ("own/mine", "weight-stationary")
+    assert (again.grouping, again.energy_unit, again.grid) == ("level", "CO2", "Norway")
     assert again.recent == ("resnet50",)
     assert (again.geometry, again.layout) == (QByteArray(b"where"), QByteArray(b"how"))
     assert path.read_text(encoding="utf-8").startswith("[General]")

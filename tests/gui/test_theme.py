@@ -1,5 +1,6 @@
 """The palettes: contrast as WCAG 2 counts it, and a theme that reaches everything."""
 
+from collections.abc import Callable
 from dataclasses import fields
 
 import pytest
@@ -7,6 +8,8 @@ from PySide6.QtGui import QColor, QPalette
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
+from engine import GROUPINGS
+from engine.energy.estimates import PARTS
 from gui.theme import DARK, LIGHT, Palette, Theme, blend, contrast, style_sheet
 
 AA = 4.5
@@ -40,9 +43,13 @@ def test_numbers_can_be_read_over_any_heat(theme: Theme, mode: str) -> None:
 
 
 @palettes
-def test_parts_of_the_energy_are_told_apart(palette: Palette) -> None:
-    shown = [palette.categories[part] for part in ("compute", "buffers", "DRAM")]
-    assert len(set(shown)) == 3
+@pytest.mark.parametrize("group_of", GROUPINGS.values(), ids=list(GROUPINGS))
+def test_parts_of_the_energy_are_told_apart(
+    palette: Palette, group_of: Callable[[str], str]
+) -> None:
+    groups = {group_of(part) for part in PARTS}
+    shown = [palette.categories[group] for group in groups]
+    assert len(set(shown)) == len(groups) >= 4
     assert all(contrast(QColor(color), QColor(palette.surface)) > 2 for color in shown)
 
 
