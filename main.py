@@ -14,14 +14,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import engine
 from engine import (
+    DATAFLOWS,
     METRIC_NAMES,
     METRICS,
     ArchitectureNeeded,
     ConsentNeeded,
     DataRequest,
+    EnergySettings,
     EngineError,
     InputsNeeded,
     InputSpec,
@@ -40,11 +43,12 @@ from engine import (
     write_atomically,
 )
 from engine.child import FLAG, serve
-from gui import catalogue_text, model_text, profile_text, system
+from gui import catalogue_text, energy_text, model_text, profile_text, system
 from gui import format as text
+from gui.models.energy_unit import UNIT_NAMES, EnergyUnit, UnitName
 
 if TYPE_CHECKING:
-    from engine import ModelSession
+    from engine import DescriptionReport, Grid, Grouping, Hardware, ModelSession
 
 R = TypeVar("R", OpenRequest, DataRequest)
 T = TypeVar("T")
@@ -118,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     one = command("inspect", _inspect, "show layer by layer what a model costs")
     _add_model(one)
     one.add_argument("--latency", action="store_true", help="measure latency on this machine too")
+    _add_hardware(one)
     _add_json(one)
 
     one = command("apply", _apply, "apply a recipe and export the result")
@@ -143,7 +148,10 @@ def _parser() -> argparse.ArgumentParser:
             metavar="X",
             help=f"such as {_EXAMPLES[key]}, or a share of base such as 50%%",
         )
+    _add_hardware(one)
     _add_json(one)
+
+    _add_energy(command("energy", _energy, "model layer by layer the energy of an inference"))
 
     _add_profile(command("profile", _profile, "measure where time and memory go on this machine"))
 
@@ -159,14 +167,16 @@ def _parser() -> argparse.ArgumentParser:
 
 _MODEL = (
     "“demo”, a name that “catalogue” lists such as resnet50 (resnet50@IMAGENET1K_V2 with published "
-    "weights), a checkpoint, an exported program, an ONNX file, or a Python factory such as "
-    "package.module:function or file.py:function(depth=18)"
+    "weights), a checkpoint, an exported program, an ONNX file, a network description as the MIT "
+    "energy tool takes it, or a Python factory such as package.module:function or "
+    "file.py:function(depth=18)"
 )
+_GROUPINGS: Mapping[str, Grouping] = {"data-type": "data type", "level": "level"}
 _EXAMPLES = {"energy": "50uJ", "latency": "2ms", "size": "200kB"}
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=_MODEL)
+def _add_model(parser: argparse.ArgumentParser, nargs: Literal["?"] | None = None) -> None:
+    parser.add_argument("model", nargs=nargs, metavar="MODEL", help=_MODEL)
     parser.add_argument(
         "--input",
         action="append",
@@ -188,12 +198,62 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_hardware(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hardware",
+        metavar="NAME|FILE",
+        help="what energy is modelled on: a key that “energy --list-hardware” shows, or a file",
+    )
+
+
+def _add_energy(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser, "?")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="apply this recipe first")
+    _add_hardware(parser)
+    parser.add_argument(
+        "--dataflow", choices=DATAFLOWS, help="how products are laid on the processing elements"
+    )
+    parser.add_argument("--batch", type=int, default=0, metavar="N", help="samples at once")
+    parser.add_argument(
+        "--bits", type=int, default=0, metavar="N", help="width of weights and activations alike"
+    )
+    _add_source(parser, "measure zeros of activations on these: ")
+    parser.add_argument(
+        "--by", choices=("data-type", "level"), default="data-type", help="what energy is split by"
+    )
+    parser.add_argument(
+        "--unit",
+        choices=UNIT_NAMES,
+        default="J",
+        help="joules, MACs of the hardware, or grams of CO2 per thousand inferences",
+    )
+    parser.add_argument("--grid", metavar="NAME", help="whose electricity CO2 is counted by")
+    parser.add_argument(
+        "--sort", choices=energy_text.SORTS, default="order", help="the largest first; or in order"
+    )
+    parser.add_argument(
+        "--mit", type=Path, metavar="FILE", help="write the network in the MIT energy tool's format"
+    )
+    # What is shown instead of the layers.
+    parser.add_argument(
+        "--compare", action="store_true", help="one line for each shipped hardware and dataflow"
+    )
+    parser.add_argument(
+        "--list-hardware", action="store_true", help="what there is to model energy on, and leave"
+    )
+    form = parser.add_mutually_exclusive_group()
+    _add_json(form)
+    form.add_argument("--csv", action="store_true", help="print comma-separated values")
+    parser.set_defaults(misused=parser.error, metric="", most=0)
+
+
 def _add_profile(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="apply this recipe first")
     for name, summary in (
         ("latency", "of every layer; with --memory what is shown when nothing is named"),
         ("memory", "that activations take at most, while each layer runs"),
+        ("energy", "by the energy counters of this machine; takes seconds for each layer"),
         ("operators", "by torch.profiler, with their layers"),
         ("python", "calls, by cProfile"),
         ("roofline", "layers under what this machine reaches at best"),
@@ -219,17 +279,25 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        metavar="SOURCE",
-        help="“digits”, a folder of pictures, torchvision:CLASS:FOLDER, a file of tensors (.npz, "
-        ".safetensors), or a Python factory; the model's own when left out",
-    )
+    _add_source(parser, last="; the model's own when left out")
     parser.add_argument(
         "--metric",
         default="",
         metavar="NAME",
         help=f"{', '.join(METRIC_NAMES)}, or a Python function of outputs and targets",
+    )
+    parser.add_argument(
+        "--most", type=int, default=0, metavar="N", help="judge by at most N samples"
+    )
+
+
+def _add_source(parser: argparse.ArgumentParser, first: str = "", last: str = "") -> None:
+    """Args: ``first`` and ``last`` say what the data are for."""
+    parser.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help=f"{first}“digits”, a folder of pictures, torchvision:CLASS:FOLDER, a file of tensors "
+        f"(.npz, .safetensors), or a Python factory{last}",
     )
     parser.add_argument(
         "--preprocess",
@@ -239,9 +307,6 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--skip-broken", action="store_true", help="leave out samples that cannot be read"
-    )
-    parser.add_argument(
-        "--most", type=int, default=0, metavar="N", help="judge by at most N samples"
     )
 
 
@@ -298,7 +363,17 @@ def _add_window_options(parser: argparse.ArgumentParser, default: str | None = N
     )
     parser.add_argument(
         "--view",
-        choices=("catalogue", "latency", "operators", "flame", "python", "lines", "roofline"),
+        choices=(
+            "catalogue",
+            "energy",
+            "energy-map",
+            "latency",
+            "operators",
+            "flame",
+            "python",
+            "lines",
+            "roofline",
+        ),
         default=default,
         help="to be shown in the picture; those of profiling are measured for it",
     )
@@ -346,9 +421,12 @@ def _size(wish: str) -> tuple[int, int]:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    hardware = _hardware(options)
     session = _open(options)
-    if options.latency:
-        with _progress() as job:
+    with _progress() as job:
+        if hardware is not None:
+            session.set_energy(EnergySettings(hardware), job)
+        if options.latency:
             session.measure_latency(job)
     snapshot = session.snapshot
     if options.json:
@@ -381,9 +459,11 @@ def _apply(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    limits = _limits(options)
+    limits, hardware = _limits(options), _hardware(options)
     session = _open(options)
     with _progress() as job:
+        if hardware is not None:
+            session.set_energy(EnergySettings(hardware), job)
         _load_data(session, options, job)
         if options.recipe is not None:
             session.apply_recipe(str(options.recipe), job)
@@ -410,7 +490,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         model_text.print_comparison(snapshot)
         model_text.print_data(snapshot)
         for status in snapshot.limits:
-            print(f"{text.limit_text(status.limit)}: {'met' if status.met else 'not met'}")
+            met = "met" if status.met else "not met"
+            series = snapshot.current.table.get(status.limit.metric.key)
+            machine = series.conditions.get("hardware") if series else None
+            on = f", on {machine}" if machine else ""  # joules mean nothing without it
+            print(model_text.one_line(f"{text.limit_text(status.limit)}: {met}{on}"))
     return UNMET if unmet else OK
 
 
@@ -443,7 +527,7 @@ def _profile(options: argparse.Namespace) -> int:
 def _taken_profiles(
     session: ModelSession, options: argparse.Namespace, settings: RunSettings, job: Job
 ) -> dict[str, Any]:
-    """What the command line asks for; latency and memory, the usual, go into the session."""
+    """What the command line asks for; latency, memory and energy go into the session."""
     found: dict[str, Any] = {}
     if options.operators or options.trace:
         found["operators"] = session.profile_operators(job, settings)
@@ -454,11 +538,14 @@ def _taken_profiles(
         found["lines"] = session.profile_lines(layer, options.follow, job, settings)
     if options.roofline:
         found["roofline"] = session.roofline(job, settings)
-    usual = not found and not options.latency and not options.memory
+    named = options.latency or options.memory or options.energy
+    usual = not found and not named
     if options.latency or usual:
         session.measure_latency(job, settings)
     if options.memory or usual:
         session.measure_memory(job, settings)
+    if options.energy:
+        session.measure_energy(job, settings)
     return found
 
 
@@ -476,14 +563,124 @@ def _write_profiles(options: argparse.Namespace, profiles: Mapping[str, Any]) ->
 def _print_profiles(
     snapshot: Snapshot, profiles: Mapping[str, Any], options: argparse.Namespace
 ) -> None:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    printer = profile_text.Printer(width)
-    if any(key in snapshot.current.table for key in ("latency", "memory")):
+    printer = profile_text.Printer(_terminal_width())
+    if any(key in snapshot.current.table for key in profile_text.MEASURED):
         printer.layers(snapshot)
     shown = {"operators": options.operators, "calls": options.python}
     for name, profile in profiles.items():
         if shown.get(name, True):
             getattr(printer, name)(profile)
+
+
+def _energy(options: argparse.Namespace) -> int:
+    if options.list_hardware:
+        return _list_hardware(options)
+    if options.model is None:
+        options.misused("the following arguments are required: MODEL (or --list-hardware)")
+    grid = energy_text.grid_named(options.grid or "") if options.unit == "CO2" else None
+    if options.grid is not None and grid is None:
+        raise EngineError("--grid says whose electricity CO2 is counted by.", "Add --unit CO2.")
+    if options.compare and options.mit is not None:
+        raise EngineError("--mit writes one result, --compare has many.", "Give one of the two.")
+    wanted = _energy_settings(options)
+    session = _open(options)
+    with _progress() as job:
+        if options.recipe is not None:
+            session.apply_recipe(str(options.recipe), job)
+        session.set_energy(wanted[0], job)
+        _load_data(session, options, job)
+        if options.data is not None:
+            session.measure_zeros(job)
+        if options.compare:
+            lines = _compared(session, wanted, options.unit, grid, job)
+        report = None if options.mit is None else session.save_description(str(options.mit), job)
+    unit = energy_text.unit_of(options.unit, wanted[0].hardware, grid)
+    if options.compare:
+        _show_comparison(lines, unit, options)
+    else:
+        _show_energy(session.snapshot, unit, report, options)
+    return OK
+
+
+def _energy_settings(options: argparse.Namespace) -> list[EnergySettings]:
+    """What the command line asks for; to compare, every choice that it leaves open."""
+    for name, number in (("batch", options.batch), ("width in bits", options.bits)):
+        if number < 0:
+            raise EngineError(f"A {name} of {number} is impossible.", "Give a number above 0.")
+    chosen = _hardware(options)
+    machines = [chosen or engine.default_hardware()]
+    dataflows = [options.dataflow or DATAFLOWS[0]]
+    if options.compare and chosen is None:
+        shipped = [one.hardware for one in engine.list_hardware() if not one.own]
+        machines = [hardware for hardware in shipped if hardware is not None]
+    if options.compare and options.dataflow is None:
+        dataflows = list(DATAFLOWS)
+    return [
+        EnergySettings(hardware, dataflow, options.batch, options.bits)
+        for hardware in machines
+        for dataflow in dataflows
+    ]
+
+
+def _hardware(options: argparse.Namespace) -> Hardware | None:
+    return None if options.hardware is None else engine.find_hardware(options.hardware)
+
+
+def _compared(
+    session: ModelSession,
+    wanted: list[EnergySettings],
+    unit: UnitName,
+    grid: Grid | None,
+    job: Job,
+) -> list[energy_text.Compared]:
+    found = []
+    for settings in wanted:
+        session.set_energy(settings, job)
+        of_this = energy_text.unit_of(unit, settings.hardware, grid)
+        found.append(energy_text.compared(session.snapshot.current.energy, of_this))
+    return found
+
+
+def _show_comparison(
+    lines: list[energy_text.Compared], unit: EnergyUnit, options: argparse.Namespace
+) -> None:
+    facts = energy_text.comparison_facts(lines, unit)
+    if options.json:
+        model_text.print_json(facts)
+    elif options.csv:
+        print(energy_text.table_csv(facts), end="")
+    else:
+        energy_text.Printer(_terminal_width()).comparison(lines, unit)
+
+
+def _show_energy(
+    snapshot: Snapshot,
+    unit: EnergyUnit,
+    report: DescriptionReport | None,
+    options: argparse.Namespace,
+) -> None:
+    rows = energy_text.rows(snapshot, _GROUPINGS[options.by], unit, options.sort)
+    if options.json:
+        written = {} if report is None else energy_text.description_facts(report)
+        model_text.print_json(energy_text.facts(snapshot, rows, unit) | written)
+    elif options.csv:
+        print(energy_text.as_csv(rows, unit), end="")
+    else:
+        printer = energy_text.Printer(_terminal_width())
+        printer.layers(snapshot, rows, unit)
+        if report is not None:
+            printer.description(report)
+
+
+def _list_hardware(options: argparse.Namespace) -> int:
+    entries = engine.list_hardware()
+    if options.json:
+        model_text.print_json(energy_text.hardware_facts(entries))
+    elif options.csv:
+        print(energy_text.table_csv(energy_text.hardware_facts(entries)), end="")
+    else:
+        energy_text.Printer(_terminal_width()).hardware(entries)
+    return OK
 
 
 def _catalogue(options: argparse.Namespace) -> int:
@@ -510,8 +707,7 @@ def _catalogue(options: argparse.Namespace) -> int:
     elif options.csv:
         print(catalogue_text.as_csv(rows, sort), end="")
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        catalogue_text.print_tables(rows, sort, width)
+        catalogue_text.print_tables(rows, sort, _terminal_width())
     return OK
 
 
@@ -640,6 +836,11 @@ def _with_answer(needed: EngineError) -> EngineError:
     )
 
 
+def _terminal_width() -> int | None:
+    """Columns of the terminal that is written to; None when it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def _open_demo() -> ModelSession:
     from engine import open_model
 
@@ -649,12 +850,17 @@ def _open_demo() -> ModelSession:
 
 def _load_data(session: ModelSession, options: argparse.Namespace, job: Job) -> None:
     """Choose the data that the command line names, if any; with ``--trust`` its code may run."""
-    settings = (options.metric, options.preprocess, options.skip_broken, options.most)
+    settings = {
+        "--metric": options.metric,
+        "--preprocess": options.preprocess,
+        "--skip-broken": options.skip_broken,
+        "--most": options.most,
+    }
     if options.data is None:
-        if any(settings):
+        given = [name for name, value in settings.items() if value]
+        if given:
             raise EngineError(
-                "--metric, --preprocess, --skip-broken and --most say how data are used.",
-                "Name the data by --data.",
+                f"{' and '.join(given)} says how data are used.", "Name the data by --data."
             )
         return
     request = DataRequest(

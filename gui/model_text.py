@@ -142,7 +142,7 @@ def _print_totals(snapshot: Snapshot) -> None:
             print(f"  without a rule, not in the total: {', '.join(series.unattributed)}")
     for note in snapshot.model.notes:
         print(note)
-    if not snapshot.model.trained:
+    if snapshot.model.has_weights and not snapshot.model.trained:
         print("The weights are random: accuracy would mean nothing.")
 
 

@@ -19,6 +19,8 @@ from gui import format as fmt
 from gui.models.operator_rows import Grouping, operator_rows
 from gui.models.roofline_points import by_time, reached
 
+MEASURED = ("latency", "memory", "measured_energy")
+"""Keys of what is measured layer by layer."""
 MOST_ROWS = 30
 """Of operators and functions; ``--json`` has them all."""
 LEAST_SHARE = 0.01
@@ -39,9 +41,9 @@ class Printer:
         self._console = Console(width=width or _WIDTH, highlight=False, soft_wrap=False)
 
     def layers(self, snapshot: Snapshot) -> None:
-        """Latency and memory of every layer, as far as they are measured, and of the whole."""
+        """What is measured of every layer, and of the whole."""
         table = snapshot.current.table
-        shown = [table[key] for key in ("latency", "memory") if key in table]
+        shown = [table[key] for key in MEASURED if key in table]
         rows = list(_layer_rows(snapshot, shown))
         titles = [title for series in shown for title in _LAYER_TITLES[series.metric.key]]
         self._table(["Layer", "Kind", *titles], rows, texts=2, title=snapshot.model.name)
@@ -165,11 +167,12 @@ class Printer:
 _LAYER_TITLES: Mapping[str, tuple[str, ...]] = {
     "latency": ("Latency", "Own", "Middle half of the runs"),
     "memory": ("Memory while it runs",),
+    "measured_energy": ("Energy", "Own, run alone", "Least and most"),
 }
 
 
 def _layer_rows(snapshot: Snapshot, shown: Sequence[Series]) -> Iterator[list[str]]:
-    """A row for each layer that has run; times of a layer hold those of its children."""
+    """A row for each layer that has a value; time and energy hold those of its children."""
     tree = snapshot.current.tree
     sums = {
         series.metric.key: tree.inclusive(series.by_layer())
@@ -177,14 +180,15 @@ def _layer_rows(snapshot: Snapshot, shown: Sequence[Series]) -> Iterator[list[st
         if series.metric.adds_up
     }
     for layer in tree:
-        if not any(layer.id in series.layers for series in shown):
+        if not any(layer.id in sums.get(one.metric.key, one.layers) for one in shown):
             continue
         depth = layer.id.count(".") + bool(layer.id)
         cells = ["  " * depth + (layer.name or snapshot.model.name), layer.kind]
         for series in shown:
             own = series.layers.get(layer.id, {}).get("")
             if series.metric.adds_up:
-                cells += [_time(sums[series.metric.key].get(layer.id)), _own(own), _spread(own)]
+                sum_, unit = sums[series.metric.key].get(layer.id), series.metric.unit
+                cells += [fmt.quantity(sum_, unit), _own(own, unit), _spread(own, unit)]
             else:
                 cells.append(fmt.ABSENT if own is None else fmt.quantity(own.value, "B"))
         yield cells
@@ -194,7 +198,8 @@ def whole(series: Series) -> Iterator[str]:
     """Lines that say the whole model's value, and how far the layers' sum is from it."""
     value = fmt.metric_value(series.metric, series.total)
     conditions = {key: text for key, text in series.conditions.items() if key != "overhead"}
-    spread = f" ({_spread(series.total)})" if series.total.low is not None else ""
+    unit = series.metric.unit
+    spread = f" ({_spread(series.total, unit)})" if series.total.low is not None else ""
     yield f"{series.metric.title}: {value}{spread}; {_conditions(conditions)}"
     overhead = overhead_of(series)
     if overhead is not None:
@@ -203,6 +208,10 @@ def whole(series: Series) -> Iterator[str]:
             f"overhead {_time(overhead.difference)} ({fmt.percent(overhead.share)}), "
             f"{overhead.cause}"
         )
+    for name, left in series.unattributed.items():
+        # What has no value is named, with its reason, among the conditions.
+        if left is not None:
+            yield f"Unattributed, {name}: {fmt.quantity(left, unit)}"
 
 
 def _nodes(node: CallNode, depth: int) -> Iterator[tuple[int, CallNode]]:
@@ -211,14 +220,14 @@ def _nodes(node: CallNode, depth: int) -> Iterator[tuple[int, CallNode]]:
         yield from _nodes(child, depth + 1)
 
 
-def _own(value: Quantity | None) -> str:
-    return fmt.ABSENT if value is None else _time(value.value)
+def _own(value: Quantity | None, unit: str) -> str:
+    return fmt.ABSENT if value is None else fmt.quantity(value.value, unit)
 
 
-def _spread(value: Quantity | None) -> str:
+def _spread(value: Quantity | None, unit: str) -> str:
     if value is None or value.low is None or value.high is None:
         return fmt.ABSENT
-    return f"{_time(value.low)} – {_time(value.high)}"
+    return f"{fmt.quantity(value.low, unit)} – {fmt.quantity(value.high, unit)}"
 
 
 def _time(seconds: float | None) -> str:
@@ -240,9 +249,9 @@ def _text(name: str) -> Any:
 
 
 def layer_facts(snapshot: Snapshot) -> dict[str, Any]:
-    """Latency and memory as plain values, as far as they are measured."""
+    """Latency, memory and energy as plain values, as far as they are measured."""
     found: dict[str, Any] = {}
-    for key in ("latency", "memory"):
+    for key in MEASURED:
         series = snapshot.current.table.get(key)
         if series is not None:
             found[key] = _series_facts(series)
@@ -270,6 +279,7 @@ def _series_facts(series: Series) -> dict[str, Any]:
                 "overhead_cause": overhead.cause,
             }
         ),
+        **({"unattributed": dict(series.unattributed)} if series.unattributed else {}),
     }
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import energy  # noqa: E402
 from figures import Figure, alternately, report  # noqa: E402
 
 
@@ -37,6 +38,8 @@ def main() -> int:
         *edits(runs),
         *evaluation(runs),
         *profiling(),
+        *energy.modelling(3 if options.reduced else 7),
+        *energy.peers(3 if options.reduced else 7),
     ]
     report(figures, options.json)
     return 0

@@ -59,14 +59,15 @@ def test_a_picture_is_drawn_and_nothing_else_is_touched(tmp_path: Path) -> None:
     assert not list((home / "config").rglob("*.ini"))
 
 
-def test_a_picture_shows_the_view_of_profiling_that_was_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "flame.png"
-    done = _draw("demo", "", path, tmp_path, "flame")
+@pytest.mark.parametrize(("view", "part"), [("flame", "convolution"), ("energy", "weights")])
+def test_a_picture_shows_the_view_that_was_asked_for(tmp_path: Path, view: str, part: str) -> None:
+    path = tmp_path / "view.png"
+    done = _draw("demo", "", path, tmp_path, view)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     image = QImage(str(path))
     lower = range(image.height() // 2, image.height(), 2)
     shown = {image.pixelColor(x, y).name() for y in lower for x in range(0, image.width(), 2)}
-    assert DARK.categories["convolution"] in shown  # boxes of operators
+    assert DARK.categories[part] in shown
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import io
 import json
 import pstats
 import re
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +15,10 @@ import pytest
 import torch
 
 import main
-from engine.profiling import latency, roofline, source_lines
+from engine import session
+from engine.energy import counters
+from engine.energy.counters import CounterInfo, EnergyCounter
+from engine.profiling import energy, latency, roofline, source_lines
 from gui import format as fmt
 
 
@@ -111,6 +116,66 @@ def test_json_has_plain_numbers() -> None:
         layer["value"] for layer in facts["memory"]["layers"].values()
     )
     assert found["provenance"] == "measured"
+
+
+SHORT = energy.Protocol(0.01, 0.03, 0.03, 0.03, 5, 0.01, 0.002, 0.001)
+
+
+def processor_time(device: str) -> tuple[EnergyCounter, ...]:
+    """A counter of 1 W, and of 20 W more while this process computes."""
+    info = CounterInfo("toy", "toy", "processor time", device)
+    return (EnergyCounter(info, lambda: time.perf_counter() + 20 * time.process_time(), 1.0),)
+
+
+@pytest.fixture
+def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = partial(energy.measure_energy, protocol=SHORT, counters=processor_time)
+    monkeypatch.setattr(session, "measure_energy", taken)
+
+
+@pytest.mark.usefixtures("_counted")
+def test_measured_energy_of_the_whole_and_of_each_layer() -> None:
+    said = run("demo", "--energy")
+    assert said.code == main.OK, said.err
+    assert "Latency" not in said.out
+    assert re.search(r"conv +Conv2d +[\d.]+ .?J +[\d.]+ .?J +−?[\d.]+ .?J – [\d.]+ .?J", said.out)
+    # Layers that hold others are rows of their own, with the sums of those.
+    assert re.search(r"stage1 +Sequential +[\d.]+ .?J +– +–", said.out)
+    told = line_of(said, "Measured energy:")
+    assert re.search(r"Measured energy: [\d.]+ .?J \([\d.]+ .?J – [\d.]+ .?J\); device cpu", told)
+    assert re.search(r"counter processor time, windows 5 of at least 0\.\d+ s, ", told)
+    assert re.search(r"idle [\d.]+ W, taken off, gross [\d.e-]+ J with idle", told)
+    assert line_of(said, "Unattributed, difference to the whole:").endswith("J")
+
+
+@pytest.mark.usefixtures("_counted")
+def test_measured_energy_as_json() -> None:
+    facts = run("demo", "--energy", "--batch", 2, "--json").facts
+    assert set(facts) == {"model", "measured_energy", "files"}
+    found = facts["measured_energy"]
+    low, high = found["interval"]
+    assert 0 < low <= found["value"] <= high
+    assert found["conditions"]["batch"] == "2"
+    assert found["provenance"] == "measured"
+    layers = sum(layer["value"] for layer in found["layers"].values())
+    rest = found["unattributed"].pop("difference to the whole")
+    assert layers + rest == pytest.approx(found["value"])
+    assert set(found["unattributed"].values()) <= {None}
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_without_a_counter_the_reason_and_the_way_out_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: tuple[str, ...]
+) -> None:
+    bare = counters.Roots(tmp_path / "powercap", tmp_path / "i2c", "linux")
+    found = partial(counters.find_counters, roots=bare)
+    monkeypatch.setattr(energy, "find_counters", found)
+    said = run("demo", "--energy", *form)
+    assert said.code == main.FAILED == 4
+    assert said.out == ""
+    assert "no energy counter of the processor" in said.err
+    assert said.err.endswith("sudo modprobe intel_rapl_msr\n")
+    assert said.err.count("\n") == 1
 
 
 def test_operators_and_their_trace(tmp_path: Path) -> None:
