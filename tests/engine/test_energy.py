@@ -250,6 +250,23 @@ def test_every_kind_of_product_is_modelled(model: nn.Module, shape: tuple[int, .
     assert found.series.by_part()["weights DRAM"] / MAC / 200 >= weights
 
 
+def test_weights_that_all_samples_share_are_fetched_once() -> None:
+    """A sequence-first layer multiplies by one matrix, expanded over the samples."""
+
+    class SequenceFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 6, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x.transpose(0, 1))
+
+    operators = operators_of(SequenceFirst(), 4, 5, 8)
+    assert "aten.bmm" in {one.name for one in operators}
+    series = estimate(operators, EnergySettings(), 4).series
+    assert series.by_part()["weights DRAM"] * 4 == pytest.approx(200 * 48 * MAC)
+
+
 def test_a_transposed_convolution_moves_what_it_reads_and_writes() -> None:
     """As a convolution of its input with the stride's phases as further filters."""
     found = modelled(nn.ConvTranspose2d(4, 6, 4, stride=2, padding=1, bias=False), 1, 4, 8, 8)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from engine.energy.estimates import EnergySettings
+from engine.energy.model import estimate
 from engine.sources.architectures import build
 from engine.tracing import sample_inputs, trace
 
@@ -20,4 +22,9 @@ def test_every_operator_has_a_rule(name: str) -> None:
     found = trace(made.model, sample_inputs(made.inputs))
     assert found.ran == "fake"
     assert not found.operators.unattributed()
-    assert sum(found.operators.macs().values()) > 0
+    macs = sum(found.operators.macs().values())
+    assert macs > 0
+    series = estimate(found.operators, EnergySettings(), made.inputs[0].shape[0]).series
+    assert not series.unattributed
+    joules = macs * EnergySettings().hardware.joules_per_mac / made.inputs[0].shape[0]
+    assert series.by_part()["compute"] == pytest.approx(joules)

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from engine.energy.estimates import EnergySettings
+from engine.energy.model import estimate
 from engine.layers import ROOT, LayerId
 from engine.operators import Work
 from engine.sources.architectures import Architecture, build
@@ -94,6 +96,15 @@ def counted_by_torch(model: nn.Module, inputs: tuple[Any, ...]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+def check_energy(found: Trace, batch: int) -> None:
+    """Every product is mapped, and its arithmetic is that of the MACs that were counted."""
+    series = estimate(found.operators, EnergySettings(), batch).series
+    assert not series.unattributed
+    joules = macs_of(found) * EnergySettings().hardware.joules_per_mac
+    assert series.by_part()["compute"] == pytest.approx(joules / batch)
+    assert min(one.value for parts in series.layers.values() for one in parts.values()) >= 0
+
+
 @pytest.mark.parametrize(("name", "entry"), list(entries(detection=False)))
 def test_published_figures_without_running_anything(name: str, entry: Any) -> None:
     made = built(name, entry, "meta")
@@ -102,6 +113,7 @@ def test_published_figures_without_running_anything(name: str, entry: Any) -> No
     assert found.ran == "fake"
     assert is_as_published(macs_of(found), entry)
     check_attribution(made.model, found)
+    check_energy(found, made.inputs[0].shape[0])
     if name in COUNTED_TWICE:
         assert macs_of(found) == counted_by_torch(made.model, tuple(x.to("meta") for x in inputs))
 
@@ -116,6 +128,7 @@ def test_detection_by_one_real_run(name: str, entry: Any) -> None:
     depends = f"{name}-{entry.name}" in DEPENDS_ON_DATA
     assert depends or is_as_published(macs_of(found), entry)
     check_attribution(made.model, found)
+    check_energy(found, made.inputs[0].shape[0])
 
 
 def test_resnet50_to_the_last_parameter() -> None:
