@@ -180,6 +180,15 @@ class OperatorTable:
         return tuple(self._consumers.get(self._roots.get(use.number, use.number), ()))
 
     @cached_property
+    def _made(self) -> frozenset[int]:
+        """Numbers of the values that operators put out."""
+        return frozenset(use.number for operator in self._operators for use in operator.outputs)
+
+    def is_given(self, use: TensorUse) -> bool:
+        """Whether a value is there before the pass, through views or not: an input or a weight."""
+        return self._roots.get(use.number, use.number) not in self._made
+
+    @cached_property
     def _result_roots(self) -> frozenset[int]:
         return frozenset(self._roots.get(number, number) for number in self._results)
 

@@ -85,6 +85,8 @@ Format = Literal["checkpoint", "program"]
 Values = Mapping[OperatorKey, tuple[float, ...]]
 _BASE_ID = "base"
 _HELD_SHAPES = {"shapes": "those of the sample input, as they depend on data"}
+MOST_SAMPLES, MOST_BITS = 65_536, 64
+"""That energy is modelled for."""
 MEMORY_BUDGET = 2 << 30
 """Bytes of tensors that states other than base and current may hold before they are dropped."""
 
@@ -242,7 +244,7 @@ class ModelSession:
             layers: set[LayerId] = set()
             for at in range(first + 1, last + 1):
                 layers |= self._touched[self._id(at)]
-            self._subject(cursor)
+            self._model_state(cursor)  # with its energy, which may fail, before anything changes
             self._cursor = cursor
             self._drop_states()
             return self._changed(Part.LAYERS | Part.METRICS | Part.HISTORY | Part.LIMITS, layers)
@@ -264,13 +266,25 @@ class ModelSession:
         request = DataRequest(source) if isinstance(source, str) else source
         with _foreign_errors_named():
             data = load_data(request, self._opened.info, job)
+            # Zeros and accuracies that were measured on other data say nothing about these.
+            before, self._values = self._values, {}
+            try:
+                dense = (
+                    {id_: self._modelled(one, self._energy, id_) for id_, one in self._kept.items()}
+                    if before
+                    else {}
+                )
+            except BaseException:
+                self._values = before
+                raise
         self._data = data
         self._kept = {id_: replace(one, data=data) for id_, one in self._kept.items()}
-        # Accuracies on other data say nothing about these.
         self._tables = {
             id_: MeasurementTable(series for key, series in table.items() if key != ACCURACY.key)
             for id_, table in self._tables.items()
         }
+        if before:
+            self._file_estimates(dense)
         return self._changed(Part.DATA | Part.METRICS | Part.LIMITS)
 
     def preview_data(self, request: DataRequest, count: int, job: Job) -> tuple[SamplePreview, ...]:
@@ -320,8 +334,10 @@ class ModelSession:
         """Model energy on that hardware, at that batch, of every state from now on.
 
         Raises:
+            EngineError: there is no such batch or width.
             ForwardFailed: the model does not run at that batch.
         """
+        _check_settings(settings)
         with _foreign_errors_named():
             job.begin("Modelling energy")
             found = {}
@@ -349,6 +365,7 @@ class ModelSession:
             values = dict(self._values)
             for cursor in dict.fromkeys((0, self._cursor)):
                 model = self._subject(cursor).model
+                values.pop(self._id(cursor), None)  # the last one measured is to be the last here
                 values[self._id(cursor)] = measure_zeros(model, data, job)
             before, self._values = self._values, values
             try:
@@ -637,6 +654,18 @@ class ModelSession:
             if layer in seen:
                 raise EditRefused(f"The layer {layer} is named twice.", "Name each layer once.")
             seen.add(layer)
+
+
+def _check_settings(settings: EnergySettings) -> None:
+    for number, most, what in (
+        (settings.batch, MOST_SAMPLES, "samples at once"),
+        (settings.bits, MOST_BITS, "bits"),
+    ):
+        if not 0 <= number <= most:
+            raise EngineError(
+                f"Energy cannot be modelled for {number:,} {what}.",
+                f"Give 1 to {most:,}, or 0 for what the model itself has.",
+            )
 
 
 def _check_weights(subject: Subject, refusal: type[EngineError]) -> None:

@@ -107,11 +107,12 @@ class Trace:
     ran: Literal["fake", "real"] = "fake"
 
 
-def trace(model: nn.Module, inputs: tuple[Any, ...]) -> Trace:
+def trace(model: nn.Module, inputs: tuple[Any, ...], batch: int = 0) -> Trace:
     """Record one forward pass in evaluation mode on inputs of these shapes and dtypes.
 
     Args:
         inputs: positional arguments: tensors, or lists, tuples and mappings of them.
+        batch: samples, repeated or cut; 0: as many as the inputs have.
 
     Raises:
         ForwardFailed: the model's forward raised; the message names the layer.
@@ -120,6 +121,7 @@ def trace(model: nn.Module, inputs: tuple[Any, ...]) -> Trace:
     fake = faker(mode)
     try:
         samples = tree_map_only(Tensor, fake, inputs)
+        samples = batched(samples, batch or batch_of(inputs))  # which takes no memory, as they are
         return _recorded(share(model, fake).eval(), samples, mode, "fake")
     except _NeedsData as needs:
         if any(tensor.is_meta for _, tensor in tensors_of(model)):
@@ -127,7 +129,8 @@ def trace(model: nn.Module, inputs: tuple[Any, ...]) -> Trace:
                 f"{needs}, so it needs real weights, and this model has none.",
                 "Open the model with weights, random or published.",
             ) from needs
-    return _recorded(share_for_running(model, baked=False), inputs, nullcontext(), "real")
+    real = batched(inputs, batch or batch_of(inputs))
+    return _recorded(share_for_running(model, baked=False), real, nullcontext(), "real")
 
 
 Seen = Callable[[Operator, list[Tensor]], None]

@@ -225,9 +225,13 @@ def _cuts(loops: Loops, geometry: Geometry) -> Iterator[Loops]:
 
 
 def _span(loops: Loops, axis: int, outputs: int) -> int:
-    """Inputs along an axis from the first to the last under so many neighbouring outputs."""
-    reach = (loops.taps[axis] - 1) * loops.dilation[axis] + 1
-    return (outputs - 1) * loops.stride[axis] + reach
+    """Inputs along an axis from the first under so many outputs to what the next ones begin with.
+
+    All of them are fetched, whether read or not, as along a line that is not cut; but for a single
+    output, which has to fit where nothing else does.
+    """
+    stride, reach = loops.stride[axis], (loops.taps[axis] - 1) * loops.dilation[axis] + 1
+    return reach if outputs == 1 else (outputs - 1) * stride + max(stride, reach)
 
 
 # -- what one pass of the array takes
@@ -246,7 +250,7 @@ class Passes:
         fan: elements that a weight read from the buffer is delivered to.
         each: deliveries of inputs and of outputs, whatever the tiling is.
         visit: deliveries of inputs every time that all tiles of filters are gone through.
-        utilisation: share of the elements at work.
+        utilisation: share of the elements at work, groups side by side where there is room.
     """
 
     channels: Numbers
@@ -304,6 +308,7 @@ def _row_stationary(loops: Loops, bits: Bits, geometry: Geometry) -> Passes:
     sent = lines * delivered * folds_across
     added = tall * np.ceil(parts / q)  # partial sums of elements that make up an output
     chains = np.ceil(loops.channels / _whole(q * r / folds)) * np.ceil(folds / (q * r))
+    busy = np.minimum(r, np.ceil(parts / q)) * np.minimum(t, np.ceil(loops.filters / p))
     return Passes(
         channels=_whole(q * r / folds),
         filters=np.minimum(p * t, loops.filters),
@@ -311,7 +316,7 @@ def _row_stationary(loops: Loops, bits: Bits, geometry: Geometry) -> Passes:
         folds=np.ceil(folds / (q * r)),
         turns=np.full_like(q, loops.middle),
         keeps=keeps,
-        inputs=_read(loops, strip, tall),
+        inputs=_read(loops, strip, tall) * folds_across,
         fan=loops.rows / np.ceil(loops.rows / strip),
         each=np.stack(
             [
@@ -320,12 +325,16 @@ def _row_stationary(loops: Loops, bits: Bits, geometry: Geometry) -> Passes:
             ]
         ),
         visit=np.where(keeps == _INPUTS, sent * t, 0),
-        utilisation=tall
+        utilisation=_together(loops, busy, high // tall * np.floor(wide / strip))
+        * tall
         * strip
-        * np.minimum(r, np.ceil(parts / q))
-        * np.minimum(t, np.ceil(loops.filters / p))
         / (high * wide),
     )
+
+
+def _together(loops: Loops, busy: Numbers, room: Numbers | int) -> Numbers:
+    """What is at work when as many groups as there is room for are gone through side by side."""
+    return busy * np.minimum(loops.groups, np.floor(room / busy))
 
 
 def _whole(channels: Numbers) -> Numbers:
@@ -369,7 +378,7 @@ def _weight_stationary(loops: Loops, bits: Bits, geometry: Geometry) -> Passes:
         fan=one,
         each=np.stack([macs * one, macs - loops.outputs * chains]),
         visit=0 * one,
-        utilisation=held * channels * filters / elements,
+        utilisation=_together(loops, held * channels * filters, elements) / elements,
     )
 
 
@@ -400,7 +409,7 @@ def _output_stationary(loops: Loops, bits: Bits, geometry: Geometry) -> Passes:
         fan=loops.rows / np.ceil(loops.rows / strip) * loops.columns / across,
         each=np.stack([macs * one, 0 * one]),
         visit=0 * one,
-        utilisation=columns * strip * filters / elements,
+        utilisation=_together(loops, columns * strip * filters, elements) / elements,
     )
 
 
@@ -549,8 +558,9 @@ def _share(whole: int, step: Numbers, tiles: Numbers) -> Numbers:
 
 def _under(loops: Loops, rows: Numbers) -> Numbers:
     """As :meth:`Loops.under` along rows."""
-    sizes, place = np.unique(rows, return_inverse=True)
-    return np.array([loops.under(0, int(one)) for one in sizes], dtype=np.float64)[place]
+    apart, over = loops.overlap(0)
+    taps = loops.taps[0]
+    return np.asarray(rows * taps - np.maximum(0, rows - apart) * max(0, taps - over))
 
 
 def _fetched(loops: Loops, strips: Numbers) -> Numbers:

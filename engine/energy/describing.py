@@ -11,11 +11,12 @@ of :func:`result_columns` is ours.
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.energy.estimates import COMPUTE, GROUPINGS, EnergyEstimate
+from engine.energy.loops import FACTORS
 from engine.energy.mit_format import DescribedLayer, Entries, write_description
 from engine.energy.zeros import OperatorKey, OperatorKeys, Zeros
 from engine.errors import ExportFailed
@@ -89,7 +90,6 @@ def describe(
         batch: samples in the pass; a product on rows that these do not divide has one map.
         bits: width of all data alike, instead; 0: as the model has them.
     """
-    names = _names(operators)
     keys = OperatorKeys()
     layers: list[DescribedLayer] = []
     of: list[LayerId] = []
@@ -103,7 +103,7 @@ def describe(
             before = left_out.get(place)
             left_out[place] = LeftOut(*place, _sum(before, operator.macs))
             continue
-        sizes = _Sizes(operators, zeros, key, names, bits)
+        sizes = _Sizes(operators, zeros, key, bits)
         for shape in _shapes(operator, batch):
             layers.append(sizes.line(len(layers) + 1, operator, shape))
             of.append(operator.layer)
@@ -116,26 +116,8 @@ def _sum(before: LeftOut | None, macs: int | None) -> int | None:
     return None if macs is None or before.macs is None else before.macs + macs
 
 
-def _names(operators: OperatorTable) -> dict[int, str]:
-    """Names of parameters behind views, such as a transposed weight, by number of the value."""
-    names: dict[int, str] = {}
-    for operator in operators:
-        for use in operator.inputs:
-            if use.name:
-                names[use.number] = use.name
-        if operator.work is Work.FREE and operator.inputs:
-            name = names.get(operator.inputs[0].number)
-            if name is not None:
-                names.update((use.number, name) for use in operator.outputs)
-    return names
-
-
 _CONVOLUTION = "aten.convolution"
-# Where the two matrices stand among the tensors that the operator takes.
-_MATRICES: Mapping[str, int] = {
-    "aten.mm": 0, "aten._int_mm": 0, "aten.bmm": 0, "aten.mv": 0,
-    "aten.addmm": 1, "aten.baddbmm": 1, "aten.addmv": 1,
-}  # fmt: skip
+_MATRICES = FACTORS.keys() - {"aten.dot", "aten.vdot", "aten._scaled_mm"}
 _ATTENTION = "both factors come from the sample, as in attention"
 
 
@@ -171,7 +153,7 @@ def _reason_against_window(window: Window) -> str:
 
 
 def _operands(operator: Operator) -> tuple[TensorUse, TensorUse]:
-    first = _MATRICES[operator.name]
+    first = FACTORS[operator.name]
     return operator.inputs[first], operator.inputs[first + 1]
 
 
@@ -228,7 +210,7 @@ def _two(sides: Sequence[int], missing: int) -> tuple[int, int]:
 
 def _product(operator: Operator, batch: int) -> list[_Shape]:
     """A line for each matrix of weights: rows of the sample's side become maps, or their height."""
-    first = _MATRICES[operator.name]
+    first = FACTORS[operator.name]
     left, right = _operands(operator)
     if len(right.shape) == 1:  # a matrix times a vector
         parts, rows, inner, columns = 1, *left.shape, 1
@@ -250,7 +232,6 @@ class _Sizes:
     operators: OperatorTable
     zeros: Zeros
     key: OperatorKey
-    names: Mapping[int, str]
     bits: int
 
     def line(self, index: int, operator: Operator, shape: _Shape) -> DescribedLayer:
@@ -261,7 +242,7 @@ class _Sizes:
             return values[at] if at < len(values) else 0.0
 
         weight = operator.inputs[shape.filter]
-        named = self.zeros.weights.get(self.names.get(weight.number, ""))
+        named = self.zeros.weights.get(self.operators.name_of(weight))
         output = operator.outputs[0]
         (top, left), ofmap_bits = shape.padding, self.operators.stored_bits(output)
         return DescribedLayer(

@@ -6,7 +6,7 @@ its input that gives the stride's phases as further filters (the sub-pixel convo
 al., CVPR 2016); attention is two products whose scores stay on the chip.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, gcd, prod
 
@@ -68,11 +68,11 @@ class Loops:
 
     def under(self, axis: int, outputs: int) -> int:
         """Inputs along an axis that so many neighbouring outputs are made of, with padding."""
-        apart, over = self._overlap(axis)
+        apart, over = self.overlap(axis)
         taps = self.taps[axis]
         return outputs * taps - max(0, outputs - apart) * max(0, taps - over)
 
-    def _overlap(self, axis: int) -> tuple[int, int]:
+    def overlap(self, axis: int) -> tuple[int, int]:
         """An output has its inputs under some taps in common with the one so many outputs before.
 
         There they lie so many taps further. Nobody reads what lies between the taps.
@@ -94,7 +94,7 @@ class Loops:
     def _fetched(self, strip: int, first: int, taps: int) -> float:
         """As :meth:`rows_fetched`, of so many rows of the kernel from ``first`` on."""
         stride, dilation = self.stride[0], self.dilation[0]
-        apart, over = self._overlap(0)
+        apart, over = self.overlap(0)
         begin = first * dilation - self.padding
         reach = (taps - 1) * dilation + 1
         # Strips that no padding touches, and that are whole, are all alike.
@@ -157,16 +157,18 @@ def products_of(
         return _recurrence(operator, buffer_bits, bits_of)
     if name == "deform_conv2d":
         return (_deformed(operator),)
-    if name in _MATRIX:
+    if operator.name in FACTORS:
         return (_matrix(operator, operators),)
     return ()
 
 
-_MATRIX = {
-    "mm": 0, "bmm": 0, "mv": 0, "dot": 0, "vdot": 0, "_int_mm": 0, "_scaled_mm": 0,
-    "addmm": 1, "baddbmm": 1, "addmv": 1,
+FACTORS: Mapping[str, int] = {
+    "aten.mm": 0, "aten.bmm": 0, "aten._int_mm": 0, "aten._scaled_mm": 0,
+    "aten.mv": 0, "aten.dot": 0, "aten.vdot": 0,
+    "aten.addmm": 1, "aten.baddbmm": 1, "aten.addmv": 1,
 }  # fmt: skip
-"""Where the two factors begin among the inputs; what is added comes first, scales come last."""
+"""Where the factors of a matrix product begin among an operator's inputs: what is added comes
+first, scales come last."""
 
 
 def _convolution(operator: Operator, window: Window) -> Product:
@@ -288,20 +290,20 @@ def _rows(groups: int, rows: int, channels: int, filters: int) -> Loops:
 
 
 def _matrix(operator: Operator, operators: OperatorTable) -> Product:
-    first = _MATRIX[operator.name.partition(".")[2]]
+    first = FACTORS[operator.name]
     left, right = operator.inputs[first : first + 2]
     result = operator.outputs[0]
     groups = left.shape[0] if len(left.shape) == 3 else 1
     channels = left.shape[-1]
     rows = left.shape[-2] if len(left.shape) > 1 else 1
     filters = right.shape[-1] if len(right.shape) > 1 else 1
-    if groups > 1 and operators.is_repeated(right):  # one matrix for all groups is fetched once
-        rows, groups = rows * groups, 1
+    moving, held = left, right
     if left.weight and not right.weight:  # the weights take the filters' place on either side
-        return Product(
-            _rows(groups, filters, channels, rows), right, left, result, operator.macs or 0
-        )
-    return Product(_rows(groups, rows, channels, filters), left, right, result, operator.macs or 0)
+        moving, held, rows, filters = right, left, filters, rows
+    if groups > 1 and operators.is_repeated(held):  # one matrix for all groups is fetched once
+        rows, groups = rows * groups, 1
+    loops = _rows(groups, rows, channels, filters)
+    return Product(loops, moving, held, result, operator.macs or 0)
 
 
 def _attention(operator: Operator) -> tuple[Product, ...]:

@@ -6,9 +6,11 @@ energy estimation tool (Yang et al., Asilomar 2017). Accesses of products come f
 :mod:`engine.energy.dataflow`; these are the rest of the rules:
 
 * Pooling, normalisation, activations and element-wise work cost their traffic: one access of the
-  buffer for every word read or written, and one of DRAM where it comes from or goes there.
-* A value that exactly one such operator reads, and that is no result of the model, is handed over
-  in the buffer and never goes to DRAM. So are the scores of attention.
+  buffer for every word read or written, and one of DRAM where it comes from or goes there. Of a
+  table that is looked up in, the rows found are read. What an operator puts out beside its result,
+  and nobody reads, is not kept.
+* A value that is made in the pass, that exactly one such operator reads, and that is no result of
+  the model, is handed over in the buffer and never goes to DRAM. So are the scores of attention.
 * A value is kept in the bits that its readers take: rounding happens as it is written.
 * An access costs bits/word, a MAC the product of bits/word of both operands; values wider than the
   hardware's word are held in its word. A partial sum has the bits of the output.
@@ -16,14 +18,15 @@ energy estimation tool (Yang et al., Asilomar 2017). Accesses of products come f
   accesses of inputs and partial sums (Eyeriss, JSSC 2017, section V); for zero weights the same
   with the roles exchanged. Padding is zeros.
 * Run-length compression off the chip packs 64 bits with as many pairs of a 5-bit run of zeros and a
-  value as fit beside one bit (JSSC 2017, section III); never more than the raw size. Partial sums
-  that go to DRAM and come back are not compressed.
+  value as fit beside one bit (JSSC 2017, section III): never more than the raw size, and a pair for
+  every 32 values at least. Partial sums that go to DRAM and come back are not compressed.
 
 Clock and control power are not modelled.
 """
 
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +39,7 @@ from engine.layers import LayerId
 from engine.metrics import ENERGY, Quantity, Series
 from engine.operators import Operator, OperatorTable, TensorUse, Work
 
-MODEL = 2
+MODEL = 3
 """Raised whenever the same hardware gives other figures than before, which may have been kept."""
 
 _RUN_BITS = 5
@@ -234,6 +237,7 @@ class _Table:
             tuple((one.shape, self._bits(one), one.weight, self._handed_over(one)) for one in uses),
             tuple(map(self._written_bits, operator.outputs)),
             tuple(map(self._operators.is_repeated, operator.inputs)),
+            tuple(map(self._is_used, operator.outputs)),
         )
 
     def _found(self, operator: Operator, shares: _Shares) -> _Spent | None:
@@ -241,7 +245,9 @@ class _Table:
             return self._moved(operator, shares)
         if operator.work is not Work.PRODUCT:
             return None
-        products = products_of(operator, self._operators, self._geometry.buffer)
+        if operator.macs == 0:  # its tensors are empty: nothing is read to make nothing
+            return self._moved(operator, shares, {id(use) for use in operator.inputs})
+        products = products_of(operator, self._operators, self._geometry.buffer, self._bits)
         found = [self._multiplied(operator, shares, one) for one in products if one.macs]
         whole = [one for one in found if one is not None]
         if not products or len(whole) < len(found):
@@ -316,7 +322,8 @@ class _Table:
         if not (sparsity.compresses_weights if use.weight else sparsity.compresses_maps):
             return 1.0
         pairs = (_PACK_BITS - 1) // (_RUN_BITS + bits)
-        return min(1.0, (1 - zeros) * _PACK_BITS / pairs / bits) if pairs else 1.0
+        stored = max(1 - zeros, 2**-_RUN_BITS)  # a run and the value behind it are 32 at most
+        return min(1.0, stored * _PACK_BITS / pairs / bits) if pairs else 1.0
 
     def _costs(self, product: Product, bits: Bits, skipped: "_Skipped") -> NDArray[np.float64]:
         """Units for a word of each column of :attr:`Front.counts`."""
@@ -356,8 +363,10 @@ class _Table:
         self, product: Product, skipped: "_Skipped", found: Accesses
     ) -> tuple[float, float, float]:
         """Words to and from DRAM by data type, as many as they are when compressed."""
-        stays = product.result is None or self._handed_over(product.result)
-        final = 0.0 if stays else (found.dram[2] - found.spilled) * skipped.outputs
+        result = product.result
+        stays = result is None or self._handed_over(result)
+        # Its own words: gates of a recurrence become fewer, whole phases are more than it has.
+        final = 0.0 if result is None or stays else result.elements * skipped.outputs
         return (
             found.dram[0] * skipped.weights,
             0.0 if product.moving is None else found.dram[1] * skipped.inputs,
@@ -377,32 +386,37 @@ class _Table:
         dense = dram_bits = 0.0
         moved = (
             *(
-                (use, zeros, "weights" if use.weight else "input", self._bits(use))
+                (use, _read(operator, use), zeros, "weights" if use.weight else "input")
                 for use, zeros in zip(operator.inputs, shares.inputs, strict=True)
             ),
             *(
-                (use, zeros, "output", self._written_bits(use))
-                for use, zeros in zip(operator.outputs, shares.outputs, strict=True)
+                (use, use.elements, zeros, "output")
+                for at, use, zeros in zip(count(), operator.outputs, shares.outputs, strict=False)
+                if not at or self._is_used(use)
             ),
         )
-        for use, zeros, data, bits in moved:
+        for use, elements, zeros, data in moved:
             if id(use) in but:
                 continue
-            words = use.elements * bits / self._word
+            bits = self._written_bits(use) if data == "output" else self._bits(use)
+            words = elements * bits / self._word
             parts[f"{data} buffer"] += words * cost.global_buffer
             dense += words * cost.global_buffer
             if not self._handed_over(use):
                 packed = self._packed(use, zeros or 0.0, bits)
                 parts[f"{data} DRAM"] += words * packed * cost.dram
                 dense += words * cost.dram
-                dram_bits += use.elements * bits * packed
+                dram_bits += elements * bits * packed
         return _Spent(parts, dense, dram_bits=dram_bits)
 
     def _handed_over(self, use: TensorUse) -> bool:
         """Whether a value goes from its writer to its only reader within the buffer."""
-        if use.weight or self._operators.is_result(use):
+        if use.weight or self._operators.is_given(use) or self._operators.is_result(use):
             return False
         return [one.work for one in self._operators.readers(use)] == [Work.TRAFFIC]
+
+    def _is_used(self, use: TensorUse) -> bool:
+        return self._operators.is_result(use) or bool(self._operators.readers(use))
 
     @property
     def _word(self) -> int:
@@ -429,6 +443,29 @@ class _Skipped:
     weights: float = 1.0
     inputs: float = 1.0
     outputs: float = 1.0
+
+
+_LOOKED_UP = frozenset(
+    f"aten.{name}" for name in ("embedding", "index", "_unsafe_index", "index_select", "gather")
+)
+_SHAPE_ALONE = frozenset(  # of their first input nothing else counts: it is written over, if at all
+    f"aten.{name}"
+    for name in (
+        "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like",
+        "new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided",
+        "copy_", "fill_", "zero_", "bernoulli_",
+    )
+)  # fmt: skip
+
+
+def _read(operator: Operator, use: TensorUse) -> int:
+    """Elements of an input that an operator of traffic reads: of a table those that it puts out."""
+    if use is not operator.inputs[0]:
+        return use.elements
+    if operator.name in _SHAPE_ALONE:
+        return 0
+    found = operator.outputs[0].elements if operator.name in _LOOKED_UP else use.elements
+    return min(use.elements, found)
 
 
 def _share_of(use: TensorUse | None, operator: Operator, shares: _Shares) -> float | None:

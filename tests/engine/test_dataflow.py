@@ -193,6 +193,36 @@ def simulated(loops: Loops, tile: tuple[int, int, int, int], order: tuple[str, .
     return moved
 
 
+@given(
+    st.integers(1, 30), st.integers(1, 7), st.integers(1, 6), st.integers(1, 6), st.integers(0, 14),
+    st.data(),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None)
+def test_rows_under_strips_are_counted(
+    size: int, kernel: int, stride: int, dilation: int, padding: int, data: st.DataObject
+) -> None:
+    """Against every row named; dilated kernels leave rows out."""
+    reach = (kernel - 1) * dilation + 1
+    rows_ = max(1, (size + 2 * padding - reach) // stride + 1)
+    loops = Loops(
+        1, 1, 1, 1, rows=rows_, in_rows=size, taps=(kernel, 1, 1), stride=(stride, 1, 1),
+        dilation=(dilation, 1, 1), padding=padding,
+    )  # fmt: skip
+    strip, tall = data.draw(st.integers(1, rows_)), data.draw(st.integers(1, kernel))
+    fetched = wanted = 0
+    for start in range(0, rows_, strip):
+        outputs = range(start, min(start + strip, rows_))
+        for first in range(0, kernel, tall):
+            taps = range(first, min(first + tall, kernel))
+            read = {row * stride + tap * dilation - padding for row in outputs for tap in taps}
+            fetched += len(read & set(range(size)))
+        wanted = max(
+            wanted, len({r * stride + t * dilation for r in outputs for t in range(kernel)})
+        )
+    assert loops.rows_fetched(strip, tall) == fetched
+    assert loops.under(0, strip) == wanted
+
+
 products = st.builds(
     lambda channels, filters, images, size, kernel, stride, padding: Loops(
         1, images, channels, filters,
@@ -227,6 +257,62 @@ def test_words_from_dram_are_those_of_a_simulated_loop_nest(loops: Loops, words:
     orders = itertools.permutations(("channels", "filters", "strips"))
     nests = [simulated(loops, mapping.tile, order) for order in orders]
     assert round(sum(mapping.dram)) in nests
+
+
+def parts_of(whole: range, size: int) -> list[range]:
+    """Consecutive ranges of that size, the last with what is left."""
+    return [range(at, min(at + size, whole.stop)) for at in range(whole.start, whole.stop, size)]
+
+
+def passed(loops: Loops, mapping: Accesses, kept: str) -> tuple[int, int, int]:
+    """Words between buffer and array, pass by pass: of weights, inputs, sums.
+
+    What is kept is read in the first of the passes that share it in a tile, the rest in each.
+    """
+    whole = loops.channels, loops.filters, loops.rows
+    moved = dict.fromkeys(("weights", "inputs", "sums"), 0)
+    begun: set[tuple[int, ...]] = set()
+    tiled = [parts_of(range(one), size) for one, size in zip(whole, mapping.tile, strict=False)]
+    for *tile, images in itertools.product(*tiled, parts_of(range(loops.images), mapping.tile[3])):
+        there: set[tuple[int, ...]] = set()
+        passes = [parts_of(one, size) for one, size in zip(tile, mapping.pass_, strict=True)]
+        for (c, m, e), image in itertools.product(itertools.product(*passes), images):
+            wanted = {
+                "weights": ((0, c[0], m[0]), len(c) * len(m) * prod(loops.taps)),
+                "inputs": (
+                    (1, c[0], e[0], image),
+                    len(c) * len(read_by(loops, e)) * loops.in_columns,
+                ),
+                "sums": ((2, m[0], e[0], image), len(m) * len(e) * loops.columns),
+            }
+            for name, (place, words) in wanted.items():
+                if name == kept and place in there:
+                    continue
+                there.add(place)
+                moved[name] += words * (2 if place in begun else 1)
+                if name == "sums":
+                    begun.add(place)
+    return moved["weights"], moved["inputs"], moved["sums"]
+
+
+@given(products, st.integers(60, 600), st.sampled_from([32, 64, 256]))
+@settings(max_examples=60, deadline=None)
+def test_words_between_buffer_and_array_are_those_of_simulated_passes(
+    loops: Loops, words: int, registers: int
+) -> None:
+    hardware = small(words)
+    file = replace(hardware.register_file, shared_bytes=registers)
+    geometry = Geometry.of(replace(hardware, register_file=file))
+    found = front(loops, WORDS, geometry, "row-stationary")
+    if found is None:
+        return
+    for costs_ in np.eye(9):  # those that are best for one thing each
+        mapping = found.best(costs_ + 1e-3)
+        simulated_ = {passed(loops, mapping, kept) for kept in ("weights", "inputs", "sums")}
+        assert tuple(map(round, mapping.buffer)) in simulated_
+        # A weight goes to an element for every output row of the strip.
+        strip = loops.rows / ceil(loops.rows / mapping.pass_[2])
+        assert mapping.array[0] == pytest.approx(mapping.buffer[0] * strip)
 
 
 def tiles(loops: Loops, words: int) -> list[tuple[int, int, int, int]]:
@@ -276,11 +362,12 @@ def test_energy_never_rises_when_bits_fall(
     assert after <= before * (1 + 1e-12)
 
 
-@given(products, st.sampled_from(DATAFLOWS), st.integers(40, 2000), st.integers(0, 3000))
+@given(products, st.sampled_from(DATAFLOWS), st.integers(60, 2000), st.integers(0, 3000))
 @settings(max_examples=40, deadline=None)
 def test_energy_never_rises_with_a_larger_buffer_of_the_same_cost(
     loops: Loops, dataflow: Dataflow, words: int, more: int
 ) -> None:
+    """Where rows need not be cut; smaller buffers try more ways to cut them."""
     before, after = small(words), small(words + more)
     if front(loops, WORDS, Geometry.of(before), dataflow) is None:
         return
@@ -331,6 +418,17 @@ def test_groups_are_so_many_products() -> None:
     assert several.array == tuple(5 * words for words in found.array)
 
 
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_groups_work_side_by_side(dataflow: Dataflow) -> None:
+    """A depthwise convolution is small in each group, and has many of them."""
+    one = Loops(1, 1, 1, 1, rows=7, in_rows=9, columns=7, in_columns=9, taps=(3, 1, 3))
+    alone, many = (
+        best(replace(one, groups=groups), default_hardware(), dataflow).utilisation
+        for groups in (1, 64)
+    )
+    assert alone < 0.6 < many <= 1
+
+
 @pytest.mark.parametrize(
     "loops",
     [
@@ -347,10 +445,14 @@ def test_groups_are_so_many_products() -> None:
             1, 1, 45, 64, rows=16, in_rows=16, middle=112, in_middle=112, columns=112,
             in_columns=112, taps=(3, 7, 7), padding=1,
         ),
+        Loops(
+            1, 2, 64, 64, rows=4096, in_rows=4096, columns=4096, in_columns=4096, taps=(3, 1, 3),
+            padding=1,
+        ),
     ],
     ids=[
         "wide rows", "kernel larger than the array", "depthwise", "vocabulary", "sound", "volume",
-        "video",
+        "video", "scan",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("dataflow", DATAFLOWS)
@@ -361,6 +463,30 @@ def test_unusual_products_find_a_mapping(loops: Loops, dataflow: Dataflow, key: 
     found = best(loops, hardware, dataflow, word)
     assert sum(found.dram) >= loops.groups * (loops.weights + loops.outputs)
     assert 0 < found.utilisation <= 1
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_a_large_array_works_out_of_a_small_buffer(dataflow: Dataflow) -> None:
+    """A pass need not take as many filters as there are elements."""
+    found = best(Loops(1, 1, 64, 64, rows=1, in_rows=1), small(40, side=64), dataflow)
+    assert found.dram[0] == 64 * 64
+
+
+def test_rows_of_a_long_signal_are_counted_without_naming_each() -> None:
+    song = Loops(1, 1, 3, 8, rows=10**12, in_rows=10**12, taps=(401, 1, 1), padding=200)
+    assert song.rows_fetched(1) == 401 * 10**12 - 200 * 201
+    assert song.rows_fetched(10**12) == 10**12
+
+
+def test_a_dilated_kernel_reads_the_rows_under_its_taps() -> None:
+    """On an array one row high each output row reads three, not all between the first and last."""
+    loops = Loops(
+        1, 1, 1, 1, rows=64, in_rows=100, columns=1, in_columns=1, taps=(3, 1, 1),
+        dilation=(18, 1, 1),
+    )  # fmt: skip
+    found = front(loops, WORDS, Geometry.of(small(8, side=3)), "row-stationary")
+    assert found is not None
+    assert found.counts[:, 4].max() <= 3 * 64  # read from the buffer
 
 
 def test_a_product_that_no_buffer_holds_has_no_mapping() -> None:
@@ -387,3 +513,78 @@ def test_a_matrix_product_that_fits_everywhere_by_hand() -> None:
     assert (found.tile, found.utilisation) == ((3, 2, 2, 1), 1.0)
     # All six weights stay in the element while two rows of three inputs pass by.
     assert (found.buffer, found.array) == ((6, 6, 4), (6, 6, 0))
+
+
+def test_filters_side_by_side_each_get_the_row() -> None:
+    """Two filters on two elements: three inputs go to both."""
+    found = best(Loops(1, 1, 1, 2, rows=1, in_rows=1, columns=3, in_columns=3), small(100, side=2))
+    assert (found.buffer, found.array) == ((2, 3, 6), (2, 6, 0))
+
+
+def test_sums_go_from_one_row_of_the_kernel_to_the_next() -> None:
+    """Two elements, one above the other, make three outputs."""
+    loops = Loops(1, 1, 1, 1, rows=1, in_rows=2, columns=3, in_columns=3, taps=(2, 1, 1))
+    found = best(loops, small(100, side=2))
+    assert (found.buffer, found.array) == ((2, 6, 3), (2, 6, 3))
+
+
+@given(products, st.integers(60, 600))
+@settings(max_examples=30, deadline=None)
+def test_one_element_hands_nothing_on(loops: Loops, words: int) -> None:
+    """Only sums that are read back from the buffer are delivered to it."""
+    found = front(loops, WORDS, Geometry.of(small(words, side=1)), "row-stationary")
+    if found is None:
+        return
+    for costs_ in np.eye(9):
+        mapping = found.best(costs_ + 1e-3)
+        assert mapping.array[2] == pytest.approx((mapping.buffer[2] - loops.outputs) / 2)
+
+
+def test_a_kernel_wider_than_the_registers_passes_over_its_inputs_for_each_part() -> None:
+    """Registers of one word each: three taps are three passes over a row of five."""
+    loops = Loops(1, 1, 1, 1, rows=1, in_rows=1, columns=3, in_columns=5, taps=(1, 1, 3))
+    hardware = small(100, side=1)
+    hardware = replace(hardware, register_file=replace(hardware.register_file, shared_bytes=6))
+    found = best(loops, hardware)
+    assert (found.buffer, found.array) == ((3, 15, 15), (3, 15, 6))
+
+
+def test_rows_that_do_not_fit_the_registers_do_not_stay_there() -> None:
+    """Three words hold a weight, an input and a sum, not ten of either."""
+    hardware = small(200, side=1)
+    hardware = replace(hardware, register_file=replace(hardware.register_file, shared_bytes=6))
+    loops = Loops(1, 1, 2, 2, rows=1, in_rows=1, columns=10, in_columns=10)
+    found = front(loops, WORDS, Geometry.of(hardware), "row-stationary")
+    assert found is not None
+    assert found.counts[:, 4].min() == 2 * loops.inputs  # for each filter
+    assert found.counts[:, 5].min() == 3 * loops.outputs  # put away, read, put away
+
+
+def test_a_volume_reads_the_lines_under_every_tap() -> None:
+    loops = Loops(
+        1, 1, 1, 1, rows=1, in_rows=1, middle=2, in_middle=4, columns=5, in_columns=5,
+        taps=(1, 3, 1),
+    )  # fmt: skip
+    assert best(loops, small(100, side=1)).buffer[1] == 2 * 3 * 5
+
+
+def test_weights_that_stay_by_hand() -> None:
+    """Eight channels on four elements: two chains of four, put away and read back once."""
+    found = best(Loops(1, 1, 8, 1, rows=5, in_rows=5), small(100, side=2), "weight-stationary")
+    assert found.buffer == (8, 40, 3 * 5)
+    # Of eight sums of an output three and three are handed on, one is read back.
+    assert found.array == (8, 40, 7 * 5)
+
+
+def test_a_kernel_larger_than_the_array_reads_its_inputs_for_each_part() -> None:
+    loops = Loops(1, 1, 1, 1, rows=3, in_rows=5, columns=3, in_columns=5, taps=(3, 1, 3))
+    found = best(loops, small(100, side=2), "weight-stationary")
+    assert found.buffer == (9, 3 * 25, (2 * 3 - 1) * 9)
+
+
+def test_outputs_that_stay_by_hand() -> None:
+    """Five columns on four elements: three, then two, each piece with the columns around it."""
+    loops = Loops(1, 1, 1, 1, rows=1, in_rows=3, columns=5, in_columns=7, taps=(3, 1, 3))
+    found = best(loops, small(100, side=2), "output-stationary")
+    assert found.buffer == (2 * 9, 2 * 3 * 5, 5)
+    assert found.array == (5 * 9, 5 * 9, 0)

@@ -25,8 +25,8 @@ from engine.energy.estimates import (
 from engine.energy.hardware import Hardware, default_hardware, list_hardware, read_hardware
 from engine.energy.model import estimate
 from engine.energy.zeros import Zeros
-from engine.errors import DataSetNotFound, ForwardFailed
-from engine.job import Job
+from engine.errors import DataSetNotFound, EngineError, ForwardFailed
+from engine.job import Cancelled, Job
 from engine.layers import LayerId
 from engine.metrics import ENERGY, Series
 from engine.operators import Operator, OperatorTable, TensorUse, Work
@@ -130,6 +130,81 @@ def test_a_result_goes_to_dram_even_if_a_layer_reads_it_too() -> None:
     assert by_level(series, "")["DRAM"] == pytest.approx(200 * (16 + 16) * MAC)
 
 
+def test_an_input_of_the_model_comes_from_dram_whoever_reads_it() -> None:
+    assert parts(modelled(nn.ReLU(), 1, 16), "") == pytest.approx(
+        {
+            "input DRAM": 200 * 16 * MAC,
+            "input buffer": 6 * 16 * MAC,
+            "output DRAM": 200 * 16 * MAC,
+            "output buffer": 6 * 16 * MAC,
+        }
+    )
+
+
+def test_of_a_table_the_rows_that_are_looked_up_are_read() -> None:
+    operators = trace(nn.Embedding(1000, 8), (torch.zeros(1, 3, dtype=torch.long),)).operators
+    found = parts(estimate(operators, EnergySettings(), 1).series, "")
+    assert found["weights DRAM"] == pytest.approx(200 * 3 * 8 * MAC)
+    assert found["weights buffer"] == pytest.approx(6 * 3 * 8 * MAC)
+
+
+def test_what_is_written_over_is_not_read() -> None:
+    class Masked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.zeros_like(x)
+
+    assert set(parts(modelled(Masked(), 1, 16), "")) == {"output DRAM", "output buffer"}
+
+
+def test_indices_that_nobody_reads_are_not_kept() -> None:
+    """A pooling also puts out where each maximum was; unpooling reads it."""
+    found = by_level(modelled(nn.MaxPool2d(2), 1, 1, 8, 8), "")
+    assert found == pytest.approx({"DRAM": 200 * (64 + 16) * MAC, "buffer": 6 * (64 + 16) * MAC})
+
+    class Unpooled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.max_pool2d(x, 2, return_indices=True)[1]
+
+    told = by_level(modelled(Unpooled(), 1, 1, 8, 8), "")
+    assert told["DRAM"] == pytest.approx(200 * (64 + 16 + 16) * MAC)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [(nn.Linear(4, 2), (0, 4)), (nn.Conv2d(4, 2, 3), (0, 4, 8, 8))],
+    ids=["Linear", "Conv2d"],
+)
+def test_a_product_of_empty_tensors_takes_nothing(model: nn.Module, shape: tuple[int, ...]) -> None:
+    """As of a detection model that finds no box."""
+    found = estimate(operators_of(model, *shape), EnergySettings(), 1)
+    assert found.series.total.value == 0
+    assert not found.series.unattributed
+
+
+def test_a_square_times_itself_is_fetched_for_both_sides() -> None:
+    class Square(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ x
+
+    found = by_level(modelled(Square(), 4, 4), "")
+    assert found["DRAM"] * 4 == pytest.approx(200 * 3 * 16 * MAC)
+    assert found["compute"] * 4 == pytest.approx(64 * MAC)
+
+
+def test_scales_of_a_product_are_no_factors() -> None:
+    """Row-wise scales stand behind the factors; they are traffic."""
+    uses = [
+        TensorUse(at, shape, 8, False)
+        for at, shape in enumerate([(4, 16), (16, 8), (4, 1), (1, 8)])
+    ]
+    out = TensorUse(4, (4, 8), 16, False)
+    one = Operator(LayerId(""), "aten._scaled_mm", Work.PRODUCT, (*uses,), (out,), 4 * 16 * 8)
+    found = by_level(estimate(OperatorTable((one,), [4]), EnergySettings(), 1).series, "")
+    assert found["compute"] == pytest.approx(4 * 16 * 8 / 4 * MAC)
+    words = (4 * 16 + 16 * 8 + 4 + 8) / 2 + 4 * 8
+    assert found["DRAM"] == pytest.approx(200 * words * MAC)
+
+
 def test_values_wider_than_the_word_are_held_in_it() -> None:
     def energy(dtype: torch.dtype) -> Series:
         found = trace(nn.Linear(8, 4).to(dtype), (torch.zeros(1, 8, dtype=dtype),))
@@ -171,6 +246,27 @@ def test_a_product_that_the_hardware_cannot_hold_is_not_modelled() -> None:
     assert found.layers[LayerId("")].unmodelled == ("aten.convolution",)
 
 
+@pytest.mark.parametrize(("bytes_per_second", "bound"), [(1.0, "DRAM"), (1e18, "compute")])
+def test_a_layer_waits_for_what_takes_longer(bytes_per_second: float, bound: str) -> None:
+    assert CHIP.speed is not None
+    speed = replace(CHIP.speed, dram_bytes_per_second=bytes_per_second)
+    chosen = EnergySettings(replace(CHIP, speed=speed))
+    found = estimate(operators_of(nn.Conv2d(4, 4, 3), 1, 4, 9, 9), chosen, 1)
+    assert found.bound_by == "time"
+    assert found.layers[LayerId("")].bound == bound
+
+
+@pytest.mark.parametrize(("cost", "bound"), [(1e6, "DRAM"), (0.0, "compute")])
+def test_without_a_speed_a_layer_is_bound_by_what_takes_more_energy(
+    cost: float, bound: str
+) -> None:
+    hardware = replace(default_hardware(), speed=None)
+    chosen = EnergySettings(replace(hardware, cost=replace(hardware.cost, dram=cost)))
+    found = estimate(operators_of(nn.Conv2d(4, 4, 3), 1, 4, 9, 9), chosen, 1)
+    assert found.bound_by == "energy"
+    assert found.layers[LayerId("")].bound == bound
+
+
 def test_conditions_say_what_the_figure_holds_for() -> None:
     conditions = modelled(nn.Linear(4, 4), 3, 4).conditions
     assert conditions["hardware"] == "Eyeriss (ISCA 2016)"
@@ -208,10 +304,22 @@ def test_attention_reads_query_key_value_and_mask(masked: bool, extra: int) -> N
     inputs = (torch.zeros(1, 1, 4, 8), torch.zeros(1, 1, 16, 8), torch.zeros(1, 1, 16, 8))
     found = trace(Attention(masked), inputs)
     series = estimate(found.operators, EnergySettings(), 1).series.regrouped(GROUPINGS["level"])
-    sums = 4  # the operator also puts out the logarithm of each query's sum of exponentials
-    words = 4 * 8 + 2 * 16 * 8 + 4 * 8 + sums + extra  # query, key and value, result, mask
+    # The logarithm of each query's sum of exponentials, which nobody reads, is not kept.
+    words = 4 * 8 + 2 * 16 * 8 + 4 * 8 + extra  # query, key and value, result, mask
     assert series.by_part()["DRAM"] == pytest.approx(200 * words * MAC)
     assert series.by_part()["compute"] == pytest.approx(2 * 4 * 16 * 8 * MAC)
+
+
+def test_query_heads_that_share_a_key_fetch_it_once() -> None:
+    class Grouped(nn.Module):
+        def forward(self, query: Tensor, key: Tensor) -> Tensor:
+            return nn.functional.scaled_dot_product_attention(query, key, key, enable_gqa=True)
+
+    operators = trace(Grouped(), (torch.zeros(1, 4, 3, 8), torch.zeros(1, 2, 5, 8))).operators
+    found = by_level(estimate(operators, EnergySettings(), 1).series, "")
+    assert found["compute"] == pytest.approx(4 * 3 * 5 * (8 + 8) * MAC)
+    query, key = 4 * 3 * 8, 2 * 5 * 8
+    assert found["DRAM"] == pytest.approx(200 * (query + 2 * key + query) * MAC)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +409,7 @@ def test_recurrent_weights_that_do_not_fit_are_fetched_for_every_step() -> None:
         uses = [
             TensorUse(0, (steps, batch, width), 16, False),
             TensorUse(1, (gates, width), 16, True, "in"),
-            TensorUse(2, (gates, hidden), 16, True, "again"),
+            TensorUse(2, (gates, hidden), 32, True, "again"),
         ]
         out = TensorUse(3, (steps, batch, hidden), 16, False)
         macs = steps * batch * gates * (width + hidden)
@@ -310,9 +418,12 @@ def test_recurrent_weights_that_do_not_fit_are_fetched_for_every_step() -> None:
         )
         series = estimate(OperatorTable((one,), [3]), EnergySettings(), 1).series
         assert series.by_part()["compute"] == pytest.approx(macs * MAC)
+        # The result alone, not the gates that it is made of.
+        assert series.by_part()["output DRAM"] == pytest.approx(200 * steps * batch * hidden * MAC)
         return series.by_part()["weights DRAM"] / MAC / 200 - gates * width
 
     assert weights(64) == pytest.approx(4 * 64 * 64)  # 32 kB stay
+    assert weights(90) == pytest.approx(4 * 90 * 90)  # 63 kB: as words of 16 bits
     assert weights(512) == pytest.approx(steps * 4 * 512 * 512)  # 2 MB do not
 
 
@@ -499,13 +610,31 @@ def test_run_length_compression_by_hand() -> None:
     raw = 64 * 460e-12
     assert parts(dense.series, "0")["input DRAM"] == pytest.approx(raw)
     assert parts(half.series, "0")["input DRAM"] == pytest.approx(raw * 0.5 * (64 / 3) / 16)
-    assert "input DRAM" not in parts(all_.series, "0")
+    # A run is of 31 zeros at most, so that the 64 take two pairs.
+    assert parts(all_.series, "0")["input DRAM"] == pytest.approx(2 * 64 / 3 / 16 * 460e-12)
     # Gated: half of the MACs, and of the weights' reads; inputs and sums are there all the same.
     before, after = (parts(one.series, "0") for one in (dense, half))
     assert after["compute"] == pytest.approx(0.5 * 64 * 2e-12)
     assert after["weights registers"] == pytest.approx(0.5 * 64 * 1e-12)
     assert after["input registers"] == before["input registers"]
     assert after["output registers"] == before["output registers"]
+
+
+def test_zero_weights_spare_their_macs_and_the_reads_of_inputs() -> None:
+    operators = operators_of(nn.Sequential(nn.Conv2d(1, 1, 2, bias=False)), 1, 1, 9, 9)
+    before, after = (
+        parts(
+            estimate(operators, EnergySettings(SKIPPING), 1, Zeros({"0.weight": one})).series, "0"
+        )
+        for one in (0.0, 0.5)
+    )
+    for part, share in (
+        ("compute", 0.5),
+        ("input registers", 0.5),
+        ("weights registers", 1),
+        ("output registers", 1),
+    ):
+        assert after[part] == pytest.approx(before[part] * share)
 
 
 def test_padding_is_zeros_that_are_gated() -> None:
@@ -564,6 +693,12 @@ def test_zeros_measured_on_data_make_the_chip_cheaper(demo: ModelSession, job: J
     kept = edited.current.energy.layers[LayerId("stage1.block0.conv2")].input_zeros
     assert kept == shares
     assert edited.base.energy == after
+
+
+def test_zeros_measured_on_other_data_are_forgotten(demo: ModelSession, job: Job) -> None:
+    before = demo.set_energy(EnergySettings(CHIP), job).snapshot.current.energy
+    assert demo.measure_zeros(job).snapshot.current.energy != before
+    assert demo.load_data("digits", job).snapshot.current.energy == before
 
 
 def test_zeros_need_data(session_of: Callable[..., ModelSession], job: Job) -> None:
@@ -739,6 +874,91 @@ def test_a_batch_that_the_model_does_not_take_changes_nothing(
     with pytest.raises(ForwardFailed):
         session.set_energy(EnergySettings(batch=3), job)
     assert session.snapshot == before
+
+
+@pytest.mark.parametrize(
+    "absurd", [{"batch": -1}, {"batch": 10**9}, {"bits": -8}, {"bits": 10**6}], ids=str
+)
+def test_absurd_settings_are_refused_and_change_nothing(
+    demo: ModelSession, job: Job, absurd: dict[str, int]
+) -> None:
+    before = demo.snapshot
+    with pytest.raises(EngineError, match="Energy cannot be modelled for") as refused:
+        demo.set_energy(EnergySettings(**absurd), job)
+    assert refused.value.remedy
+    assert demo.snapshot == before
+
+
+def test_modelling_that_is_cancelled_changes_nothing(
+    demo: ModelSession, stop_at: Callable[[int], Job]
+) -> None:
+    demo.apply(PruneChannels((LayerId("stage1.block0.conv2"),), 0.3), Job())
+    before = demo.snapshot
+    for checks in (1, 2, 3):
+        with pytest.raises(Cancelled):
+            demo.set_energy(EnergySettings(CHIP), stop_at(checks))
+        assert demo.snapshot == before
+    with pytest.raises(Cancelled):
+        demo.measure_zeros(stop_at(4))
+    assert demo.snapshot == before
+
+
+def test_a_state_without_energy_at_that_batch_is_not_gone_to(
+    session_of: Callable[..., ModelSession], job: Job
+) -> None:
+    """States that memory no longer holds are modelled when they are gone to."""
+
+    class Moody(nn.Module):
+        runs_in_batches = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x if Moody.runs_in_batches else x.reshape(1, 4))
+
+    session = session_of(Moody(), 1, 4, memory_budget=0)
+    for ratio in (0.2, 0.5, 0.8):
+        session.apply(PruneWeights((LayerId("linear"),), ratio), job)
+    session.set_energy(EnergySettings(batch=2), job)
+    before = session.snapshot
+    Moody.runs_in_batches = False
+    with pytest.raises(ForwardFailed):
+        session.undo(job)
+    assert session.snapshot == before
+
+
+def test_the_zeros_measured_last_are_those_of_what_follows(demo: ModelSession, job: Job) -> None:
+    edit = PruneChannels((LayerId("stage1.block0.conv2"),), 0.3)
+    demo.set_energy(EnergySettings(CHIP), job)
+    demo.apply(edit, job)
+    demo.measure_zeros(job)
+    demo.undo(job)
+    base = demo.measure_zeros(job).snapshot.current.energy
+    after = demo.apply(PruneWeights((LayerId("head.fc"),), 0.5), job).snapshot.current.energy
+    layer = LayerId("stage2.pointwise.conv")
+    assert after.layers[layer].input_zeros == base.layers[layer].input_zeros
+
+
+def test_a_large_batch_is_modelled_without_its_samples(
+    session_of: Callable[..., ModelSession], job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """65,536 pictures would take gigabytes; their shapes take nothing."""
+    session = session_of(nn.Sequential(nn.Conv2d(1, 2, 3)), 1, 1, 64, 64)
+    made: list[int] = []
+    index = Tensor.__getitem__
+
+    def watched(tensor: Tensor, at: object) -> Tensor:
+        found = index(tensor, at)
+        if type(found) is Tensor:
+            made.append(found.numel())
+        return found
+
+    monkeypatch.setattr(Tensor, "__getitem__", watched)
+    found = session.set_energy(EnergySettings(batch=65_536), job).snapshot.current.energy
+    assert max(made, default=0) < 10**6
+    assert found.series.conditions["batch"] == "65536"
 
 
 def test_figures_are_of_one_inference_at_every_batch(demo: ModelSession, job: Job) -> None:
