@@ -859,8 +859,9 @@ def _load_data(session: ModelSession, options: argparse.Namespace, job: Job) -> 
     if options.data is None:
         given = [name for name, value in settings.items() if value]
         if given:
+            says = "says" if len(given) == 1 else "say"
             raise EngineError(
-                f"{' and '.join(given)} says how data are used.", "Name the data by --data."
+                f"{' and '.join(given)} {says} how data are used.", "Name the data by --data."
             )
         return
     request = DataRequest(

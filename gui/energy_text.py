@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import engine
 from engine import GROUPINGS, EnergyEstimate, EngineError, Grouping, LayerEnergy, LayerId, Snapshot
 from gui import format as fmt
+from gui.models.energy_text import bound_meaning
 from gui.models.energy_unit import JOULES, EnergyUnit, UnitName, co2_unit, mac_unit
 
 if TYPE_CHECKING:  # reading descriptions takes pydantic, which the window shows without
@@ -17,10 +18,6 @@ if TYPE_CHECKING:  # reading descriptions takes pydantic, which the window shows
 SORTS = ("order", "energy", "macs", "utilisation")
 NOT_MODELLED = "not modelled"
 _WIDTH = 1000  # into a file nothing is folded or cut
-_BOUND_BY = {
-    "time": "Bound by what takes longer, DRAM or the array.",
-    "energy": "Bound by what takes more energy, DRAM or all on the chip: its speed is not known.",
-}
 _COLUMN: Mapping[UnitName, str] = {"J": "Energy", "MAC": "Energy in MACs", "CO2": "CO₂"}
 
 
@@ -268,7 +265,7 @@ def said(snapshot: Snapshot, unit: EnergyUnit) -> Iterator[str]:
         change = fmt.delta(before, series.total.value)
         yield f"Before the edits: {unit.text(before)} ({change})"
     yield from _about_zeros(estimate, unit)
-    yield _BOUND_BY[estimate.bound_by]
+    yield bound_meaning(estimate.bound_by)
     for layer, told in estimate.layers.items():
         if told.unmodelled:
             names = ", ".join(dict.fromkeys(told.unmodelled))

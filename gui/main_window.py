@@ -280,7 +280,7 @@ class MainWindow(QMainWindow):
         self._notify(self.tr("Saved %s") % ", ".join(files))
 
     def _tell_described(self, report: DescriptionReport) -> None:
-        files = " and ".join(Path(file).name for file in report.files)
+        files = ", ".join(Path(file).name for file in report.files)
         self._notify(self.tr("Saved %s") % fmt.visible(files) + self._left_out_text(report))
 
     def _left_out_text(self, report: DescriptionReport) -> str:
@@ -288,11 +288,11 @@ class MainWindow(QMainWindow):
         if not report.products:
             return ""
         first = report.products[0]
-        return (
-            self.tr(
-                "; left out, as the format cannot say them: {count} operators, such as "
-            ).replace("{count}", fmt.count(len(report.products)))
-        ) + fmt.visible(f"{first.operator} in {fmt.layer_name(first.layer)}: {first.reason}")
+        such = fmt.visible(f"{first.operator} in {fmt.layer_name(first.layer)}: {first.reason}")
+        text = self.tr(
+            "; left out, as the format cannot say them: {count} operators, such as {such}"
+        )
+        return text.format(count=fmt.count(len(report.products)), such=such)
 
     def _tell_unmeasured(self, key: str, error: EngineError) -> None:
         self._notify(

@@ -15,6 +15,7 @@ class Selection(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._layers: tuple[LayerId, ...] = ()
+        self._chosen: frozenset[str] = frozenset()  # the same, to be looked up
         self._origin: QObject | None = None
 
     @property
@@ -29,7 +30,12 @@ class Selection(QObject):
 
     def covers(self, layer: LayerId) -> bool:
         """Whether the layer is selected, or lies in a selected container that is not the root."""
-        return any(one == layer or (one and layer.startswith(f"{one}.")) for one in self._layers)
+        if layer in self._chosen:
+            return True
+        above = layer.rpartition(".")[0]
+        while above and above not in self._chosen:
+            above = above.rpartition(".")[0]
+        return bool(above)
 
     def pick(self, layer: LayerId, adds: bool, origin: QObject | None = None) -> None:
         """Do what a click on that layer asks for: select it alone, or with ``adds`` as well."""
@@ -45,6 +51,7 @@ class Selection(QObject):
         if chosen == self._layers:
             return
         self._layers = chosen
+        self._chosen = frozenset(chosen)
         self._origin = origin
         try:
             self.changed.emit(chosen)

@@ -79,6 +79,7 @@ class HardwareDialog(QDialog):
     def _make_list(self) -> None:
         self._names = named(QListWidget(self), "hardware_list")
         self._names.setAccessibleName(self.tr("Descriptions"))
+        self._names.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # whose it is stands at the end
         self._names.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._names.currentItemChanged.connect(self._on_chosen)
         self._import = self._button("hardware_import", self.tr("Import…"), self._ask_import)
@@ -165,6 +166,12 @@ class HardwareDialog(QDialog):
         if id_ and saved is not None and saved.hardware is not None:
             self._put_to_use(saved.hardware, id_)
             self.accept()
+
+    @Slot()
+    def discard(self) -> None:
+        """Close, whatever was typed."""
+        self._drafts.clear()
+        self.reject()
 
     @property
     def _entry(self) -> HardwareEntry | None:
@@ -331,6 +338,19 @@ class HardwareDialog(QDialog):
             return
         self._drafts.pop(self._shown, None)
         self._list("")
+
+    def reject(self) -> None:
+        if not self._drafts:
+            super().reject()
+            return
+        shown = (one for one in self._entries if hardware_id(one) in self._drafts)
+        names = [fmt.visible(one.hardware.name, 80) for one in shown if one.hardware is not None]
+        question = Question("hardware_discard_question", self.tr("Discard"), self)
+        question.head(self.tr("Discard what was typed?"))
+        question.say(self.tr("Not saved: %s") % ", ".join(names))
+        question.answers(self.tr("Discard"), safe=False)
+        question.accepted.connect(self.discard)
+        question.open()
 
 
 def _item(entry: HardwareEntry, own: str, bad: str) -> QListWidgetItem:

@@ -36,7 +36,7 @@ from gui.widgets import column, named, plain_label, row
 _LINES = 3
 _TITLE_WIDTH = 128
 _NUMBER_WIDTH = 160
-_BUFFER, _BUFFER_COST = "global_buffer.bytes", "cost.global_buffer"
+_BUFFER = "global_buffer.bytes"
 
 
 class HardwareForm(QScrollArea):
@@ -115,8 +115,9 @@ class HardwareForm(QScrollArea):
             form.addRow(_title(""), known)
         for field in group.fields:
             self._add(form, field)
-        if group.name == "global_buffer":
-            form.addRow(_title(""), self._make_offer())
+            if field.name == _BUFFER:
+                form.addRow(_title(""), self._make_offer())
+                form.setRowVisible(self._offer, False)
         layout.addLayout(form)
         return box
 
@@ -178,7 +179,6 @@ class HardwareForm(QScrollArea):
             self.tr("The line through the costs that Eyeriss states for 0.5 kB and 100 kB")
         )
         self._offer.clicked.connect(self._take_offer)
-        self._offer.hide()
         return self._offer
 
     @Slot()
@@ -209,7 +209,8 @@ class HardwareForm(QScrollArea):
     def _show_offer(self) -> None:
         """Offer the cost of another buffer, while the field still has that of the size before."""
         offered = self._resized()
-        self._offer.setVisible(offered is not None)
+        form, _ = self._places[_BUFFER]
+        form.setRowVisible(self._offer, offered is not None)
         if offered is not None:
             text = self.tr("Take {cost} {unit} for an access, the cost of an SRAM of that size")
             cost = f"{offered.cost.global_buffer:.4g}"

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 from engine import GROUPINGS, Hardware, LayerEnergy, LayerId, ModelState
 from gui import format as fmt
-from gui.models.energy_text import bound_text
+from gui.models.energy_text import bound_text, names_text
 
 Translate = Callable[[str], str]
-
-_FEW = 6  # names that are named before the others are counted
 
 
 @dataclass(frozen=True)
@@ -87,14 +85,6 @@ def _told(told: LayerEnergy, bound_by: str, tr: Translate) -> Iterator[EnergyFac
 
 def _has_zeros(told: LayerEnergy | None) -> bool:
     return told is not None and bool(told.input_zeros or told.weight_zeros)
-
-
-def names_text(names: tuple[str, ...], tr: Translate = str) -> str:
-    """Names of operators or layers, of many the first few."""
-    shown = ", ".join(fmt.visible(name, 80) for name in names[:_FEW])
-    if len(names) <= _FEW:
-        return shown
-    return tr("{names} and {count} more").format(names=shown, count=len(names) - _FEW)
 
 
 def grouped_lines(parts: dict[str, float], tr: Translate = str) -> list[str]:

@@ -1,13 +1,13 @@
 """What holds for a modelled energy, in words. No Qt."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from engine import EnergyEstimate, LayerEnergy
 from gui import format as fmt
 
 Translate = Callable[[str], str]
 
-_MOST_NAMES = 3
+_MOST_NAMES = 3  # in a caption of one line
 
 
 def conditions(estimate: EnergyEstimate, tr: Translate = str) -> list[str]:
@@ -19,7 +19,7 @@ def conditions(estimate: EnergyEstimate, tr: Translate = str) -> list[str]:
     if "zeros" in held:
         texts.append(tr("zeros {how}").format(how=held["zeros"]))
     if names := unmodelled(estimate):
-        texts.append(tr("not modelled: {names}").format(names=_few(names, tr)))
+        texts.append(tr("not modelled: {names}").format(names=names_text(names, tr, _MOST_NAMES)))
     return texts
 
 
@@ -38,7 +38,7 @@ def unmodelled(estimate: EnergyEstimate) -> list[str]:
 def zeros_text(estimate: EnergyEstimate, tr: Translate = str) -> str:
     """What zeros save on the hardware, in a few words."""
     if not estimate.settings.hardware.sparsity.skips_anything:
-        return tr("zeros save nothing on this hardware")
+        return tr("skips no zeros")
     share = _saved_share(estimate)
     if estimate.zeros_measured:
         text = tr("zeros save {share}") if share else tr("no zeros to skip")
@@ -91,13 +91,14 @@ def layer_texts(told: LayerEnergy, by: str, tr: Translate = str) -> list[str]:
     """What holds the layer back, and which of its operators are not in its joules."""
     texts = [bound_text(told.bound, by, tr)]
     if told.unmodelled:
-        names = _few(sorted(set(told.unmodelled)), tr)
+        names = names_text(sorted(set(told.unmodelled)), tr, _MOST_NAMES)
         texts.append(tr("not modelled: {names}").format(names=names))
     return [text for text in texts if text]
 
 
-def _few(names: Iterable[str], tr: Translate) -> str:
-    shown = [fmt.visible(name, 60) for name in names]
-    rest = len(shown) - _MOST_NAMES
-    text = ", ".join(shown[:_MOST_NAMES])
-    return tr("{names} and {count} more").format(names=text, count=rest) if rest > 0 else text
+def names_text(names: Sequence[str], tr: Translate = str, most: int = 6) -> str:
+    """Names of operators or layers, of many the first few."""
+    shown = ", ".join(fmt.visible(name, 80) for name in names[:most])
+    if len(names) <= most:
+        return shown
+    return tr("{names} and {count} more").format(names=shown, count=len(names) - most)

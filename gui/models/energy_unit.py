@@ -65,5 +65,5 @@ def co2_unit(grid: Grid) -> EnergyUnit:
         title="CO₂ equivalent of 1,000 inferences",
         axis="CO₂ equivalent",
         header="g CO2 equivalent of 1000 inferences",
-        note=f"{grid.name} {grid.year}, {grid.grams_per_kwh:g} g/kWh",
+        note=f"{grid.name} {grid.year}, {grid.grams_per_kwh:g} g/kWh, 1,000 inferences",
     )

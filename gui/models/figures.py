@@ -119,7 +119,7 @@ def _why(snapshot: Snapshot, metric: Metric, problem: str, tr: Translate) -> str
         measured = metric.provenance.value == "measured"
         return tr("not measured yet") if measured else tr("no value")
     if not snapshot.model.trained:
-        return tr("untrained")
+        return tr("untrained") if snapshot.model.has_weights else tr("no weights")
     return tr("no data") if snapshot.data is None else tr("not evaluated yet")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, Signal
+from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, Signal, Slot
 from PySide6.QtGui import QColor, QFontMetrics, QPainter, QResizeEvent
 from PySide6.QtWidgets import QWidget
 
@@ -34,6 +34,7 @@ class BarPlot(pg.PlotWidget):  # type: ignore[misc]
     clicked = Signal(int, bool)
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        self._title = "", ""  # of the axis, and its unit
         self._names = _NameAxis()
         self._marks = _MarkAxis(theme)
         axes = {"bottom": self._names, "top": self._marks}
@@ -55,6 +56,7 @@ class BarPlot(pg.PlotWidget):  # type: ignore[misc]
         box = self.getViewBox()
         box.setMouseEnabled(x=True, y=False)
         box.setDefaultPadding(0)
+        box.sigResized.connect(self._fit_title)
         self.hideButtons()
         self.scene().sigMouseMoved.connect(self._on_moved)
         self.scene().sigMouseClicked.connect(self._on_clicked)
@@ -110,7 +112,19 @@ class BarPlot(pg.PlotWidget):  # type: ignore[misc]
         axis = self.getAxis("left")
         axis.setScale(scale)
         axis.enableAutoSIPrefix(unit not in ("", "%"))
-        axis.setLabel(f"{title} ({unit})" if unit == "%" else title, None if unit == "%" else unit)
+        self._title = title, unit
+        self._fit_title()
+
+    @Slot()
+    def _fit_title(self) -> None:
+        """Write along the axis what it shows; where room lacks the unit alone, never half of it."""
+        axis, (title, unit) = self.getAxis("left"), self._title
+        whole = self.fontMetrics().horizontalAdvance(f"{title} (m{unit})")
+        shown = title if whole <= self.getViewBox().height() or not unit else ""
+        if unit == "%":  # takes no prefix
+            axis.setLabel(f"{shown} (%)".strip())
+        else:
+            axis.setLabel(shown, unit)
 
     def show_all(self) -> None:
         """Undo zooming."""

@@ -17,7 +17,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from engine import EDITS, Change, Edit, Effect, EngineError, Part, PruneWeights
+from engine import EDITS, Change, Edit, Effect, EnergyEstimate, EngineError, Part, PruneWeights
 from gui import format as fmt
 from gui import operations
 from gui.models.energy_facts import weight_zeros_text
@@ -54,6 +54,7 @@ class EditPanel(QWidget):
         self._selection = selection
         self._targets: Targets | None = None
         self._accepted: dict[str, dict[str, Any]] = {}
+        self._estimate: EnergyEstimate | None = None  # that the shown effect began from
         self._applying = False
         self._make_header()
         self._make_methods(theme)
@@ -266,6 +267,8 @@ class EditPanel(QWidget):
             self.refresh()
         elif change.parts & Part.METRICS:
             self._show_energy()
+            if change.snapshot.current.energy is not self._estimate and not self._applying:
+                self._restart()  # the effect that is shown is in joules of another hardware
 
     @Slot(bool)
     def _on_busy(self, busy: bool) -> None:
@@ -277,6 +280,8 @@ class EditPanel(QWidget):
         """Ask for the effect once the values have come to rest."""
         self._forget_preview()
         self._applying = False
+        snapshot = self._document.snapshot
+        self._estimate = snapshot.current.energy if snapshot is not None else None
         self._effect.setEnabled(False)  # what it shows is of earlier values
         possible = self.edit is not None
         self._apply.setEnabled(possible)

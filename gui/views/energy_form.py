@@ -23,14 +23,12 @@ class EnergyForm(QObject):
 
     Attributes:
         hardware, dataflow, batch, bits: the fields.
-        hardware_id: of the description that was chosen last; "" before that.
     """
 
     changed = Signal(object)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self.hardware_id = ""
         self._settings: EnergySettings | None = None
         self.hardware = HardwareBox()
         self.dataflow = self._box(
@@ -87,8 +85,7 @@ class EnergyForm(QObject):
         return batch
 
     @Slot(str, object)
-    def _on_hardware(self, id_: str, hardware: Hardware) -> None:
-        self.hardware_id = id_
+    def _on_hardware(self, _: str, hardware: Hardware) -> None:
         self._emit(hardware)
 
     @Slot()

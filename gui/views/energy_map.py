@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QMenu, QStackedWidget, QToolButton, QWidget
 from engine import ROOT, Change, Grouping, LayerId, Part
 from gui import format as fmt
 from gui.models.energy_map import Cell, EnergyTree, energy_tree, path_to
-from gui.models.energy_text import bound_text
+from gui.models.energy_text import bound_text, conditions
 from gui.models.energy_unit import JOULES, EnergyUnit
 from gui.selection import Selection
 from gui.theme import Theme
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _SHOWN_PARTS = Part.MODEL | Part.LAYERS | Part.METRICS | Part.HISTORY
 _MOST_CRUMBS = 5
+_HEAD = 24  # pixels of the row above the map
 
 
 class EnergyMap(QWidget):
@@ -46,7 +47,7 @@ class EnergyMap(QWidget):
         self._unit = JOULES
         self._energy: EnergyTree | None = None
         self._stale = True
-        self._caption = ElidedLabel("mapCaption", "caption")
+        self._caption = ElidedLabel("mapCaption", "caption", Qt.TextElideMode.ElideRight)
         self._legend = ChartLegend(theme, self)
         self._plot = TreemapPlot(selection, theme, self)
         self._empty = plain_label("", "mapEmpty", "muted")
@@ -101,10 +102,10 @@ class EnergyMap(QWidget):
         snapshot = self._document.snapshot
         if self._energy is None or snapshot is None:
             return ""
-        series = snapshot.current.table["energy"]
-        texts = [self.tr("Energy by layer"), self.tr(series.metric.provenance.value)]
-        texts.append(fmt.conditions_text({"batch": "?", **series.conditions}, self.tr))
-        texts.append(self._scale())
+        estimate = snapshot.current.energy
+        title = self.tr("{metric} by layer").format(metric=self.tr(self._unit.title))
+        how = self.tr(estimate.series.metric.provenance.value)
+        texts = [title, how, self._scale(), self._unit.note, *conditions(estimate, self.tr)]
         return " · ".join(text for text in texts if text)
 
     def read_out(self, cell: Cell) -> str:
@@ -178,6 +179,8 @@ class EnergyMap(QWidget):
         self._crumbs = row(spacing=0)
         top = row(spacing=8)
         top.setContentsMargins(8, 4, 8, 4)
+        # The row keeps its height without the legend: the map below must not move under the mouse.
+        self._caption.setMinimumHeight(_HEAD)
         top.addLayout(self._crumbs)
         top.addWidget(self._caption, 1)
         top.addWidget(self._legend)
@@ -229,6 +232,8 @@ class EnergyMap(QWidget):
 
     @Slot(object)
     def _on_changed(self, change: Change) -> None:
+        if change.parts & Part.MODEL:  # zoomed into a layer of the model before
+            self._plot.show_energy(None, self._unit)
         if change.parts & _SHOWN_PARTS:
             self._make_stale()
 

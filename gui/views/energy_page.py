@@ -74,6 +74,7 @@ class EnergyPage(QWidget):
         self._make_zeros()
         self._lay_out()
         self._form.changed.connect(self._on_form)
+        self._form.hardware.chosen.connect(self._on_hardware)
         self._form.hardware.forms_wanted.connect(self.forms_wanted)
         document.changed.connect(self._on_changed)
         document.modelling_changed.connect(self._refresh)
@@ -88,10 +89,10 @@ class EnergyPage(QWidget):
     @property
     def unit(self) -> EnergyUnit:
         """What energy is shown in."""
-        wanted = self._document.energy_settings
+        snapshot = self._document.snapshot
         match self._settings.energy_unit:
-            case "MAC" if wanted is not None:
-                return mac_unit(wanted.hardware)
+            case "MAC" if snapshot is not None:  # of the hardware whose joules are shown
+                return mac_unit(snapshot.current.energy.settings.hardware)
             case "CO2":
                 return co2_unit(self._grid())
         return JOULES
@@ -223,9 +224,11 @@ class EnergyPage(QWidget):
     def _on_form(self, wanted: EnergySettings) -> None:
         """Model energy under what was chosen, and remember that for the next model."""
         operations.set_energy(self._document, wanted)
-        if self._form.hardware_id:
-            self._settings.hardware = self._form.hardware_id
         self._settings.dataflow = wanted.dataflow
+
+    @Slot(str)
+    def _on_hardware(self, id_: str) -> None:
+        self._settings.hardware = id_
 
     @Slot()
     def _follow_settings(self) -> None:
@@ -257,6 +260,8 @@ class EnergyPage(QWidget):
             self._chart.show_unit(unit)
             self._map.show_unit(unit)
         estimate = snapshot.current.energy
+        # On other hardware measuring would change nothing that can be seen here.
+        self._row.set_wanted(self._zeros, estimate.settings.hardware.sparsity.skips_anything)
         self._zeros_text.show_text(energy_text.zeros_text(estimate, self.tr))
         self._zeros_text.setToolTip(fmt.tooltip(energy_text.zeros_lines(estimate, self.tr)))
         self._zeros.setEnabled(snapshot.data is not None)

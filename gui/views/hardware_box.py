@@ -1,16 +1,17 @@
 """Chooses the description of hardware that energy is modelled on."""
 
 from PySide6.QtCore import QCoreApplication, Qt, Signal, Slot
-from PySide6.QtGui import QStandardItemModel
-from PySide6.QtWidgets import QComboBox, QWidget
+from PySide6.QtGui import QPaintEvent, QStandardItemModel
+from PySide6.QtWidgets import QComboBox, QStyle, QStyleOptionComboBox, QStylePainter, QWidget
 
 from engine import Hardware, HardwareEntry, list_hardware
 from gui import format as fmt
-from gui.models.hardware_choice import hardware_by_id, hardware_id
+from gui.models.hardware_choice import hardware_by_id, hardware_id, id_of
 from gui.views.amount_field import ignore_wheel_without_focus
 
 _MANAGE = "manage"
 _SHOWN = 20  # letters of a name
+_PAD = 8  # pixels that the style keeps free beside the name
 
 
 class HardwareBox(QComboBox):
@@ -40,9 +41,13 @@ class HardwareBox(QComboBox):
         """Read the descriptions again."""
         self._entries = list_hardware()
         self.clear()
-        for entry in self._entries:
-            if entry.own and self.count() and not self._own_above():
-                self.insertSeparator(self.count())
+        shipped = [entry for entry in self._entries if not entry.own]
+        own = [entry for entry in self._entries if entry.own]
+        for entry in shipped:
+            self._add(entry)
+        if shipped and own:
+            self.insertSeparator(self.count())
+        for entry in own:
             self._add(entry)
         self.insertSeparator(self.count())
         self.addItem(self.tr("Edit a copy, add, manage…"), _MANAGE)
@@ -52,17 +57,16 @@ class HardwareBox(QComboBox):
     def show_hardware(self, hardware: Hardware) -> None:
         """Show which is in force; one that no file describes any more stands on top."""
         self._shown = hardware
-        ids = [hardware_id(one) for one in self._entries if one.hardware == hardware]
-        place = self.findData(ids[0]) if ids else self.findData("")
+        id_ = id_of(self._entries, hardware)
+        place = self.findData(id_)
         if place < 0:
-            self.insertItem(0, fmt.visible(hardware.name, 80), "")
+            self.insertItem(0, "", id_)
             place = 0
+        if not id_:
+            self.setItemText(place, fmt.visible(hardware.name, 80))
         self.setItemData(place, _tip(hardware), Qt.ItemDataRole.ToolTipRole)
         self.setCurrentIndex(place)
         self.setToolTip(_tip(hardware))
-
-    def _own_above(self) -> bool:
-        return str(self.itemData(self.count() - 1)).startswith("own/")
 
     def _add(self, entry: HardwareEntry) -> None:
         place, hardware = self.count(), entry.hardware
@@ -87,6 +91,19 @@ class HardwareBox(QComboBox):
             self.chosen.emit(id_, hardware)
         elif self._shown is not None:
             self.show_hardware(self._shown)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        complex_ = QStyle.ComplexControl.CC_ComboBox
+        field = QStyle.SubControl.SC_ComboBoxEditField
+        room = self.style().subControlRect(complex_, option, field, self).width() - _PAD
+        middle = Qt.TextElideMode.ElideMiddle
+        option.currentText = self.fontMetrics().elidedText(option.currentText, middle, room)
+        painter = QStylePainter(self)
+        painter.drawComplexControl(complex_, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+        painter.end()
 
     def showPopup(self) -> None:
         self.reload()

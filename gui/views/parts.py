@@ -16,10 +16,20 @@ def set_property(widget: QWidget, name: str, value: object) -> None:
 
 
 class ElidedLabel(QLabel):
-    """One line of plain text, elided in the middle where room lacks; the tooltip has it whole."""
+    """One line of plain text, elided where room lacks; the tooltip has it whole.
 
-    def __init__(self, name: str, role: str = "") -> None:
+    Args:
+        elide: where; at the end what matters most comes first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        role: str = "",
+        elide: Qt.TextElideMode = Qt.TextElideMode.ElideMiddle,
+    ) -> None:
         super().__init__()
+        self._elide = elide
         self.setObjectName(name)
         self.setTextFormat(Qt.TextFormat.PlainText)
         if role:
@@ -33,9 +43,7 @@ class ElidedLabel(QLabel):
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         rect = self.contentsRect()
-        text = self.fontMetrics().elidedText(
-            self.text(), Qt.TextElideMode.ElideMiddle, rect.width()
-        )
+        text = self.fontMetrics().elidedText(self.text(), self._elide, rect.width())
         painter.drawText(rect, self.alignment() | Qt.AlignmentFlag.AlignVCenter, text)
         painter.end()
 

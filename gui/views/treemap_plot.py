@@ -254,9 +254,13 @@ class TreemapPlot(QWidget):
             painter.drawRect(QRectF(*base).adjusted(0.5, 0.5, -0.5, -0.5))
 
     def _draw_selected(self, painter: QPainter) -> None:
-        chosen = set(self._selection.layers)
-        if not chosen:
+        if self._energy is None or not self._selection.layers:
             return
+        # A container that wraps a single one has no frame of its own.
+        chosen = {
+            self._energy.inner(layer) if layer in self._energy.totals else layer
+            for layer in self._selection.layers
+        }
         painter.setBrush(Qt.BrushStyle.NoBrush)
         painter.setPen(QPen(QColor(self._theme.palette.accent), 3))
         for cell in self._cells:
@@ -299,9 +303,6 @@ class TreemapPlot(QWidget):
             self._selection.set(cell.merged, self)
         else:
             self._selection.pick(cell.layer, adds, self)
-
-    def _enter(self, cell: Cell) -> None:
-        self.zoom_to(cell.layer)
 
     def _on_selection(self, layers: tuple[LayerId, ...]) -> None:
         """Show the selected layer: whoever selected it wants to see it."""
@@ -348,7 +349,7 @@ class TreemapPlot(QWidget):
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         cell = self.cell_at(event.position())
-        self._enter(cell) if cell is not None else self.zoom_out()
+        self.zoom_to(cell.layer) if cell is not None else self.zoom_out()
 
     def leaveEvent(self, event: QEvent) -> None:
         super().leaveEvent(event)
@@ -371,7 +372,7 @@ class TreemapPlot(QWidget):
         elif key in _SIDES and self._cells:
             self._go_to(neighbour(self._cells, at, _SIDES[key]) if at is not None else 0)
         elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and at is not None:
-            self._enter(self._cells[at])
+            self.zoom_to(self._cells[at].layer)
         elif key == Qt.Key.Key_Space and at is not None:
             self._pick(
                 self._cells[at], bool(event.modifiers() & Qt.KeyboardModifier.ControlModifier)

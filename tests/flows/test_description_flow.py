@@ -68,7 +68,7 @@ def test_the_demo_is_saved_and_the_window_says_where(demo, tmp_path: Path) -> No
         "digits.txt",
     ]
     said = demo.window.statusBar().currentMessage()
-    assert said == "Saved digits.txt and digits.energy.csv"
+    assert said == "Saved digits.txt, digits.energy.csv"
     assert not demo.errors
 
 

@@ -11,6 +11,7 @@ from pytestqt.qtbot import QtBot
 from engine import (
     EDITS,
     Effect,
+    EnergySettings,
     EngineError,
     LayerEnergy,
     LayerId,
@@ -24,6 +25,7 @@ from gui.selection import Selection
 from gui.theme import Theme
 from gui.views.edit_form import EditForm
 from gui.views.edit_panel import EditPanel
+from gui.views.effect_view import EffectView
 from gui.views.energy_block import EnergyBlock
 from gui.views.fact_rows import FactRows
 
@@ -104,6 +106,22 @@ def test_a_preview_follows_once_the_hand_rests(
     assert [fact.name for fact in facts] == ["Parameters", "MACs", "Energy", "Size"]
     assert facts[2].value == "88.0 µJ → 44.0 µJ"
     assert facts[2].remark == "▼ 50 %"
+
+
+def test_the_effect_is_asked_for_again_once_energy_is_modelled_otherwise(
+    qtbot: QtBot, panel: EditPanel, selection: Selection, fake_document: Any, pruned: Snapshot
+) -> None:
+    selection.set([CONV1])
+    qtbot.waitUntil(lambda: len(_calls(fake_document, "preview")) == 1)
+    fake_document.show(replace(pruned, current=replace(pruned.current)), Part.METRICS)
+    assert panel.findChild(EffectView).isEnabled()  # a latency was measured, say
+    energy = replace(pruned.current.energy, settings=EnergySettings(batch=16))
+    fake_document.show(
+        replace(pruned, current=replace(pruned.current, energy=energy)), Part.METRICS
+    )
+    assert not panel.findChild(EffectView).isEnabled()
+    qtbot.waitUntil(lambda: len(_calls(fake_document, "preview")) == 2)
+    assert panel.findChild(EffectView).isEnabled()
 
 
 def test_a_refusal_is_said_and_cannot_be_applied(

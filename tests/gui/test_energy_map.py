@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PySide6.QtCore import QPoint, QPointF, Qt
+from PySide6.QtCore import QCoreApplication, QPoint, QPointF, Qt
 from PySide6.QtGui import QColor, QGuiApplication
 from PySide6.QtWidgets import QLabel, QToolButton
 from pytestqt.qtbot import QtBot
@@ -22,9 +22,11 @@ from engine import (
     LayerId,
     LayerTree,
     MeasurementTable,
+    Part,
     Quantity,
     Series,
     Snapshot,
+    grids,
 )
 from gui.models.energy_map import (
     Box,
@@ -36,7 +38,7 @@ from gui.models.energy_map import (
     path_to,
     squarify,
 )
-from gui.models.energy_unit import EnergyUnit
+from gui.models.energy_unit import EnergyUnit, co2_unit
 from gui.selection import Selection
 from gui.theme import Theme, blend, contrast
 from gui.views.energy_map import EnergyMap
@@ -292,8 +294,24 @@ def test_a_selected_layer_that_is_out_of_view_is_shown(
 
 def test_the_zoom_outlives_an_edit(view: EnergyMap, fake_document: Any, base: Snapshot) -> None:
     view.plot.zoom_to(BLOCK)
-    fake_document.show(base)
+    fake_document.show(base, Part.LAYERS | Part.METRICS | Part.HISTORY)
     assert view.plot.root == BLOCK
+
+
+def test_another_model_is_shown_whole(view: EnergyMap, fake_document: Any, base: Snapshot) -> None:
+    view.plot.zoom_to(BLOCK)
+    fake_document.show(base, Part.MODEL | Part.LAYERS)
+    assert view.plot.root == ROOT
+    assert view.plot.cells
+
+
+def test_a_container_that_wraps_one_other_is_outlined_as_that(
+    view: EnergyMap, selection: Selection
+) -> None:
+    plain = view.plot.grab().toImage()
+    assert all(cell.layer != "stage1" for cell in view.plot.cells)
+    selection.set((LayerId("stage1"),))
+    assert view.plot.grab().toImage() != plain
 
 
 def test_the_unit_is_the_pages(view: EnergyMap) -> None:
@@ -302,6 +320,9 @@ def test_the_unit_is_the_pages(view: EnergyMap) -> None:
     assert table is not None
     assert table[0][1] == "compute (MAC)"
     assert "k MAC" in view.read_out(_cell(view.plot, CONV2))
+    view.show_unit(co2_unit(grids()[0]))
+    assert view.caption().startswith("CO₂ equivalent of 1,000 inferences by layer · modelled")
+    assert f"{grids()[0].name} {grids()[0].year}" in view.findChild(QLabel, "mapCaption").text()
 
 
 def test_the_table_has_every_layer_by_part(view: EnergyMap, pruned: Snapshot) -> None:
@@ -380,3 +401,14 @@ def test_ten_thousand_layers_are_drawn_at_once(
     qtbot.mouseClick(view.plot, Qt.MouseButton.LeftButton, pos=_middle(rest))
     assert selection.layers == rest.merged
     assert view.plot.cell_at(QPointF(_middle(rest))) == rest
+
+
+def test_the_map_stays_where_it_is_while_something_is_read_out(
+    qtbot: QtBot, view: EnergyMap
+) -> None:
+    caption, before = view.findChild(QLabel, "mapCaption"), view.plot.geometry()
+    qtbot.mouseMove(view.plot, _middle(_cell(view.plot, CONV2)))
+    QCoreApplication.processEvents()
+    QCoreApplication.processEvents()  # the layout, then what follows from it
+    assert view.plot.geometry() == before
+    assert caption.text().startswith(CONV2)

@@ -161,6 +161,32 @@ def test_hardware_without_a_file_is_still_named(page: EnergyPage, fake_document:
     assert box.currentText() == default_hardware().name
 
 
+def test_hardware_saved_elsewhere_is_named_each_time(page: EnergyPage, fake_document: Any) -> None:
+    box = _find(page, HardwareBox, "energyHardware")
+    for name in ("First", "Second"):
+        save_own(_mine(name=name), name)
+        _modelled(fake_document, EnergySettings(_mine(name=name)))
+        assert box.currentText() == name
+
+
+def test_a_new_batch_leaves_hardware_that_was_chosen_elsewhere(
+    page: EnergyPage, settings: Settings
+) -> None:
+    id_, _ = _other()
+    _choose(_find(page, HardwareBox, "energyHardware"), id_)
+    settings.hardware = "own/mine"  # as the form of descriptions does
+    _find(page, QSpinBox, "energyBatch").setValue(16)
+    assert settings.hardware == "own/mine"
+
+
+def test_a_long_name_is_elided(page: EnergyPage, fake_document: Any) -> None:
+    box = _find(page, HardwareBox, "energyHardware")
+    _modelled(fake_document, EnergySettings(_mine(name="W" * 60)))
+    whole = box.grab().toImage()
+    _modelled(fake_document, EnergySettings(_mine(name="W" * 60 + "i")))
+    assert box.grab().toImage() != whole  # the end of the name shows
+
+
 def test_the_last_entry_leads_to_the_forms(
     page: EnergyPage, fake_document: Any, qtbot: QtBot
 ) -> None:
@@ -255,6 +281,8 @@ def test_the_unit_is_that_of_the_chosen_hardware(
     assert page.unit.per_joule == pytest.approx(1 / 2e-12)
     assert settings.energy_unit == "MAC"
     _, hardware = _other()
+    fake_document.wanted = EnergySettings(hardware)  # what is shown is still of the one before
+    assert page.unit.per_joule == pytest.approx(1 / 2e-12)
     _modelled(fake_document, EnergySettings(hardware))
     assert page.unit.per_joule == pytest.approx(1 / hardware.joules_per_mac)
 
@@ -329,7 +357,8 @@ def _skipping(snapshot: Snapshot, saved: float, measured: bool) -> Snapshot:
 
 def test_zeros_need_hardware_that_skips_them(page: EnergyPage) -> None:
     label = _find(page, QLabel, "zerosText")
-    assert label.text() == "zeros save nothing on this hardware"
+    assert label.text() == "skips no zeros"
+    assert not _find(page, QToolButton, "measureZeros").isVisible()
     assert "does not skip zeros" in label.toolTip()
 
 
@@ -353,7 +382,9 @@ def test_zeros_are_measured_on_data(page: EnergyPage, fake_document: Any) -> Non
     assert not button.isEnabled()
     assert "Choose data" in button.toolTip()
     data = DataInfo("digits", 1_000, 360)
-    fake_document.show(replace(fake_document.snapshot, data=data), Part.DATA)
+    skipping = _skipping(fake_document.snapshot, 0.0, False)
+    fake_document.show(replace(skipping, data=data), Part.DATA | Part.METRICS)
+    assert button.isVisible()
     button.click()
     assert fake_document.calls[-1] == ("measure_zeros", None)
 
@@ -395,7 +426,8 @@ def test_a_dock_folds_what_does_not_fit(page: EnergyPage, fake_document: Any) ->
 
 
 @pytest.mark.parametrize("width", [200, 400, 640, 900, 1100, 1300, 2000])
-def test_no_width_breaks_the_page(page: EnergyPage, width: int) -> None:
+def test_no_width_breaks_the_page(page: EnergyPage, fake_document: Any, width: int) -> None:
+    fake_document.show(_skipping(fake_document.snapshot, 0.0, False))
     page.resize(width, 200)
     page.grab()
     fields = [

@@ -56,7 +56,7 @@ def settings(tmp_path: Path) -> Settings:
 def dialog(qtbot: QtBot, fake_document: Any, settings: Settings) -> HardwareDialog:
     dialog = HardwareDialog(fake_document, settings)
     dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose, False)  # pytest-qt closes it
-    qtbot.addWidget(dialog)
+    qtbot.addWidget(dialog, before_close_func=HardwareDialog.discard)
     dialog.show()
     return dialog
 
@@ -314,6 +314,19 @@ def test_what_was_typed_stays_while_another_is_looked_at(dialog: HardwareDialog)
     assert _find(dialog, QLineEdit, "field_cost.dram").text() != "123"
     _choose(dialog, default_hardware().name)
     assert _find(dialog, QLineEdit, "field_cost.dram").text() == "123"
+
+
+def test_what_was_typed_is_not_lost_unasked(dialog: HardwareDialog, qtbot: QtBot) -> None:
+    _type(dialog, "array.rows", "12")
+    dialog.close()
+    assert dialog.isVisible()
+    question = _find(dialog, QDialog, "hardware_discard_question")
+    assert default_hardware().name in " ".join(
+        label.text() for label in question.findChildren(QLabel)
+    )
+    with qtbot.waitSignal(dialog.finished):
+        question.accept()
+    assert not _own()
 
 
 def test_import_keeps_a_copy(dialog: HardwareDialog, tmp_path: Path) -> None:

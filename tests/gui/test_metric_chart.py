@@ -120,6 +120,21 @@ def test_share_is_in_percent(chart: MetricChart) -> None:
     assert "%" in _plot(chart).getAxis("left").label.toPlainText()
 
 
+def test_a_low_axis_names_its_unit_alone(chart: MetricChart) -> None:
+    axis = _plot(chart).getAxis("left")
+    assert "Energy" in axis.label.toPlainText()
+    _plot(chart).set_axis("Energy of something with a very long name" * 3, "J")
+    assert "Energy" not in axis.label.toPlainText()
+    assert "J)" in axis.label.toPlainText()
+    chart.findChild(QToolButton, "chartShare").click()
+    chart.resize(600, 120)
+    chart.grab()
+    assert axis.label.toPlainText().strip() == "(%)"
+    chart.resize(600, 500)
+    chart.grab()
+    assert axis.label.toPlainText().strip() == "Share of energy (%)"
+
+
 def test_thousands_of_layers_stay_a_few_items(
     chart: MetricChart, fake_document: Any, make_large: Callable[[int], Snapshot]
 ) -> None:
