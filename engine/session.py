@@ -607,7 +607,7 @@ class ModelSession:
         declared = self._opened.declared.zeros
         measured = self._values.get(id_) or next(reversed(self._values.values()), {})
         weights = {**weight_zeros(subject.model), **declared.weights}
-        return Zeros(weights, measured or declared.values)
+        return Zeros(weights, measured) if measured else replace(declared, weights=weights)
 
     def _subject(self, cursor: int) -> Subject:
         """The state after ``cursor`` edits, rebuilt from the nearest kept one if dropped."""

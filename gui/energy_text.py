@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import engine
 from engine import GROUPINGS, EnergyEstimate, EngineError, Grouping, LayerEnergy, LayerId, Snapshot
 from gui import format as fmt
-from gui.models.energy_text import bound_meaning
 from gui.models.energy_unit import JOULES, EnergyUnit, UnitName, co2_unit, mac_unit
+from gui.models.energy_words import bound_meaning
 
 if TYPE_CHECKING:  # reading descriptions takes pydantic, which the window shows without
     from engine import DescriptionReport, Grid, Hardware, HardwareEntry

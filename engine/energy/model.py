@@ -107,7 +107,7 @@ def _conditions(settings: EnergySettings, batch: int, zeros: Zeros) -> dict[str,
     if not hardware.sparsity.skips_anything:
         conditions["zeros"] = "not skipped"
     elif zeros.values:
-        conditions["zeros"] = "skipped; activations as measured on data"
+        conditions["zeros"] = f"skipped; activations as {zeros.origin}"
     else:
         conditions["zeros"] = "skipped in weights and padding; activations not measured"
     return conditions

@@ -35,8 +35,10 @@ class Zeros:
 
     Attributes:
         weights: of parameters and buffers by full name.
-        values: of each operator's inputs, then outputs, as measured on data; empty: not measured.
+        values: of each operator's inputs, then outputs; empty: nobody knows.
+        origin: where those are from, in half a sentence.
     """
 
     weights: Mapping[str, float] = field(default_factory=dict)
     values: Mapping[OperatorKey, tuple[float, ...]] = field(default_factory=dict)
+    origin: str = "measured on data"

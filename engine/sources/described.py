@@ -101,7 +101,7 @@ def _declared(layers: tuple[DescribedLayer, ...]) -> Declared:
         weights[f"{id_}.weight"] = layer.filter.zero_share
         values[id_, product, 0] = read, layer.filter.zero_share, layer.ofmap.zero_share
         bits[id_] = layer.ifmap.bits, layer.filter.bits, layer.ofmap.bits
-    return Declared(Zeros(weights, values), bits)
+    return Declared(Zeros(weights, values, origin="the description says"), bits)
 
 
 def _name(layer: DescribedLayer) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from engine import GROUPINGS, Hardware, LayerEnergy, LayerId, ModelState
 from gui import format as fmt
-from gui.models.energy_text import bound_text, names_text
+from gui.models.energy_words import bound_text, names_text
 
 Translate = Callable[[str], str]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from engine import CounterInfo, Quantity, Series
 from gui import format as fmt
-from gui.models.energy_text import names_text
+from gui.models.energy_words import names_text
 
 Translate = Callable[[str], str]
 

@@ -5,7 +5,7 @@ from PySide6.QtWidgets import QComboBox, QSpinBox
 
 from engine import DATAFLOWS, EnergySettings, Hardware
 from gui import format as fmt
-from gui.models import energy_text
+from gui.models import energy_words
 from gui.views.amount_field import ignore_wheel_without_focus
 from gui.views.hardware_box import HardwareBox
 from gui.widgets import named
@@ -41,7 +41,7 @@ class EnergyForm(QObject):
             "energyBits", self.tr("Width of weights and activations, to ask what if")
         )
         for bits in _BITS:
-            self.bits.addItem(energy_text.bits_text(bits, self.tr), bits)
+            self.bits.addItem(energy_words.bits_text(bits, self.tr), bits)
         self.batch = self._make_batch()
         for field in (self.hardware, self.dataflow, self.batch, self.bits):
             field.setFixedHeight(_HEIGHT)
@@ -57,7 +57,7 @@ class EnergyForm(QObject):
         self.dataflow.setCurrentIndex(self.dataflow.findData(settings.dataflow))
         place = self.bits.findData(settings.bits)
         if place < 0:
-            self.bits.addItem(energy_text.bits_text(settings.bits, self.tr), settings.bits)
+            self.bits.addItem(energy_words.bits_text(settings.bits, self.tr), settings.bits)
         self.bits.setCurrentIndex(self.bits.findData(settings.bits))
         self.batch.blockSignals(True)
         self.batch.setSpecialValueText(self.tr("own batch (%s)") % own_batch)

@@ -12,8 +12,8 @@ from PySide6.QtWidgets import QMenu, QStackedWidget, QToolButton, QWidget
 from engine import ROOT, Change, Grouping, LayerId, Part
 from gui import format as fmt
 from gui.models.energy_map import Cell, EnergyTree, energy_tree, path_to
-from gui.models.energy_text import bound_text, conditions
 from gui.models.energy_unit import JOULES, EnergyUnit
+from gui.models.energy_words import bound_text, conditions
 from gui.selection import Selection
 from gui.theme import Theme
 from gui.views.chart_files import ChartFiles

@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
 from engine import Change, EnergySettings, Grid, Grouping, Part, grids
 from gui import format as fmt
 from gui import operations
-from gui.models import energy_text
+from gui.models import energy_words
 from gui.models.energy_unit import JOULES, EnergyUnit, UnitName, co2_unit, mac_unit
 from gui.selection import Selection
 from gui.settings import Settings
@@ -262,8 +262,8 @@ class EnergyPage(QWidget):
         estimate = snapshot.current.energy
         # On other hardware measuring would change nothing that can be seen here.
         self._row.set_wanted(self._zeros, estimate.settings.hardware.sparsity.skips_anything)
-        self._zeros_text.show_text(energy_text.zeros_text(estimate, self.tr))
-        self._zeros_text.setToolTip(fmt.tooltip(energy_text.zeros_lines(estimate, self.tr)))
+        self._zeros_text.show_text(energy_words.zeros_text(estimate, self.tr))
+        self._zeros_text.setToolTip(fmt.tooltip(energy_words.zeros_lines(estimate, self.tr)))
         self._zeros.setEnabled(snapshot.data is not None)
         self._zeros.setToolTip(fmt.tooltip(self._zeros_tip(snapshot.data is not None)))
 

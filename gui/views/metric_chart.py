@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QButtonGroup, QMenu, QStackedWidget, QToolButton, 
 
 from engine import METRICS, Change, EnergyEstimate, Grouping, LayerId, Metric, Part, Provenance
 from gui import format as fmt
-from gui.models import energy_text
+from gui.models import energy_words
 from gui.models.energy_unit import JOULES, EnergyUnit
 from gui.models.figures import MEANINGS
 from gui.models.metric_bars import MetricBars, metric_bars
@@ -135,7 +135,7 @@ class MetricChart(QWidget):
         parts, marks = list(self._bars.parts), self._explain_marks(self._bars)
         self._legend.show_parts(parts, bool(self._bars.base), marks)
         estimate = self._estimate
-        meaning = energy_text.bound_meaning(estimate.bound_by, self.tr) if estimate else ""
+        meaning = energy_words.bound_meaning(estimate.bound_by, self.tr) if estimate else ""
         self._legend.setToolTip(fmt.tooltip(meaning))
         self._show_head()
         self._files.describe(self.caption(), parts, bool(self._bars.base), marks)
@@ -203,11 +203,11 @@ class MetricChart(QWidget):
         estimate = self._estimate
         if estimate is None or layer not in estimate.layers:
             return []
-        return energy_text.layer_texts(estimate.layers[layer], estimate.bound_by, self.tr)
+        return energy_words.layer_texts(estimate.layers[layer], estimate.bound_by, self.tr)
 
     def _explain_marks(self, bars: MetricBars) -> list[str]:
         """The letters above the bars with what they stand for."""
-        texts = {mark: energy_text.bound_text(mark, "", self.tr) for mark in _MARKS}
+        texts = {mark: energy_words.bound_text(mark, "", self.tr) for mark in _MARKS}
         texts["?"] = self.tr("not modelled")
         shown = set(bars.marks.values())
         return [f"{_MARKS[mark][0]} {text}" for mark, text in texts.items() if mark in shown]
@@ -237,7 +237,7 @@ class MetricChart(QWidget):
         how, estimate = self.tr(bars.metric.provenance.value), self._estimate
         if estimate is not None:
             note = [self._unit.note] if self._unit.note else []
-            return [how, *note, *energy_text.conditions(estimate, self.tr)]
+            return [how, *note, *energy_words.conditions(estimate, self.tr)]
         return [how, fmt.conditions_text({"batch": "?", **bars.conditions}, self.tr)]
 
     def _show_head(self) -> None:

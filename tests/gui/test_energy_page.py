@@ -24,7 +24,7 @@ from engine import (
     list_hardware,
     save_own,
 )
-from gui.models import energy_text
+from gui.models import energy_words
 from gui.models.energy_unit import JOULES
 from gui.models.hardware_choice import hardware_by_id, hardware_id, id_of
 from gui.selection import Selection
@@ -392,7 +392,7 @@ def test_zeros_are_measured_on_data(page: EnergyPage, fake_document: Any) -> Non
 def test_many_operators_without_a_rule_are_counted(pruned: Snapshot) -> None:
     told = {next(iter(pruned.current.energy.layers)): LayerEnergy(unmodelled=tuple("edcba"))}
     energy = replace(pruned.current.energy, layers=told)
-    assert energy_text.conditions(energy)[-1] == "not modelled: a, b, c and 2 more"
+    assert energy_words.conditions(energy)[-1] == "not modelled: a, b, c and 2 more"
 
 
 # -- room
