@@ -141,6 +141,13 @@ def _grouping(id_: str, grouping: Grouping, text: str, tip: str) -> Spec:
     )
 
 
+def _ask_hardware(context: Context) -> None:
+    # Reading descriptions takes pydantic, which the window shows without.
+    from gui.dialogs.hardware import ask_hardware
+
+    ask_hardware(context.document, context.settings, context.window)
+
+
 def _limit(metric: Metric) -> Spec:
     return Spec(
         f"limit_{metric.key}",
@@ -267,7 +274,7 @@ _ENERGY: Final = (
          lambda context: context.window.choose_hardware(), has_model, ("Ctrl+H",), "ph.cpu",
          _text("Choose what energy is modelled on")),
     Spec("hardware_forms", _text("&Hardware descriptions…"), "&Energy", 0,
-         lambda context: dialogs.ask_hardware(context.document, context.settings, context.window),
+         _ask_hardware,
          always, (), "ph.sliders",
          _text("Look at descriptions, edit a copy, import and export")),
     Spec("energy_bars", _text("Energy as &bars"), "&Energy", 1,

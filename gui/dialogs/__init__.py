@@ -9,7 +9,6 @@ from gui.dialogs.files import ask_recipe as ask_recipe
 from gui.dialogs.files import ask_save_description as ask_save_description
 from gui.dialogs.files import ask_save_recipe as ask_save_recipe
 from gui.dialogs.files import open_path as open_path
-from gui.dialogs.hardware import ask_hardware as ask_hardware
 from gui.dialogs.information import show_broken as show_broken
 from gui.dialogs.information import show_information as show_information
 from gui.dialogs.limits import ask_limit as ask_limit

@@ -1,8 +1,12 @@
 """Which description of hardware is meant, by a text that can be kept. No Qt."""
 
-from collections.abc import Iterable
+from __future__ import annotations
 
-from engine import Hardware, HardwareEntry
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # reading descriptions takes pydantic, which the window shows without
+    from engine import Hardware, HardwareEntry
 
 _OWN = "own/"
 
