@@ -22,7 +22,6 @@ from engine import (
     Change,
     Dataflow,
     DataRequest,
-    DescriptionReport,
     Edit,
     Effect,
     EnergySettings,
@@ -46,8 +45,8 @@ from gui.jobs import JobRunner
 from gui.models.hardware_choice import hardware_by_id
 from gui.settings import Settings
 
-if TYPE_CHECKING:
-    from engine import ModelSession
+if TYPE_CHECKING:  # a report comes with the energy model, which the window shows without
+    from engine import DescriptionReport, ModelSession
 
 Opener: TypeAlias = "Callable[[OpenRequest, Job], ModelSession]"
 Request: TypeAlias = OpenRequest | DataRequest

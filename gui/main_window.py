@@ -13,7 +13,6 @@ from PySide6.QtWidgets import QLayout, QMainWindow, QStackedWidget
 from engine import (
     METRICS,
     Change,
-    DescriptionReport,
     EngineError,
     ExportReport,
     LayerId,
@@ -33,6 +32,7 @@ from gui.views.start_page import StartPage
 from gui.widgets import plain_label
 
 if TYPE_CHECKING:
+    from engine import DescriptionReport
     from gui.views.catalogue_view import CatalogueView
     from gui.views.energy_page import EnergyView
     from gui.views.workbench import Workbench
