@@ -89,6 +89,19 @@ def test_a_picture_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert "folder.png" in done.stderr
 
 
+def test_the_window_shows_before_anything_slow_is_imported() -> None:
+    slow = {"torch", "torchvision", "numpy", "pydantic", "pyqtgraph", "sklearn"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, gui.app; print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=True,
+    )
+    assert not slow & set(done.stdout.split())
+
+
 def test_the_window_times_itself_and_an_interrupt_closes_it(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", START, "demo"],
