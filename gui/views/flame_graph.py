@@ -25,6 +25,7 @@ from gui import format as fmt
 from gui.models.flame import LAYER, Box, Flame
 from gui.selection import Selection
 from gui.theme import Theme, blend, scaled
+from gui.views.parts import drawn
 
 _ROW: Final = 20
 _RULER: Final = 24
@@ -296,13 +297,7 @@ class FlameGraph(QAbstractScrollArea):
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self.viewport())
         if self._picture is None:
-            ratio = self.devicePixelRatioF()
-            self._picture = QPixmap(self.viewport().size() * ratio)
-            self._picture.setDevicePixelRatio(ratio)
-            within = QPainter(self._picture)
-            within.setFont(self.font())
-            self._draw_all(within)
-            within.end()
+            self._picture = drawn(self.viewport(), self._draw_all)
         painter.drawPixmap(0, 0, self._picture)
         self._draw_marks(painter)
         painter.end()

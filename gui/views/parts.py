@@ -1,7 +1,9 @@
 """Small pieces that several panels are made of."""
 
+from collections.abc import Callable
+
 from PySide6.QtCore import QSize, Qt
-from PySide6.QtGui import QPainter, QPaintEvent
+from PySide6.QtGui import QPainter, QPaintEvent, QPixmap
 from PySide6.QtWidgets import QLabel, QWidget
 
 from gui import format as fmt
@@ -13,6 +15,18 @@ def set_property(widget: QWidget, name: str, value: object) -> None:
         widget.setProperty(name, value)
         widget.style().unpolish(widget)
         widget.style().polish(widget)
+
+
+def drawn(widget: QWidget, draw: Callable[[QPainter], None]) -> QPixmap:
+    """What ``draw`` paints over a widget's area, at the screen's resolution, to be kept."""
+    ratio = widget.devicePixelRatioF()
+    picture = QPixmap(widget.size() * ratio)
+    picture.setDevicePixelRatio(ratio)
+    painter = QPainter(picture)
+    painter.setFont(widget.font())
+    draw(painter)
+    painter.end()
+    return picture
 
 
 class ElidedLabel(QLabel):

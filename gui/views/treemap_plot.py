@@ -25,6 +25,7 @@ from gui.models.energy_map import Box, Cell, EnergyTree, Side, lay_out, neighbou
 from gui.models.energy_unit import JOULES, EnergyUnit
 from gui.selection import Selection
 from gui.theme import Theme, blend, contrast, scaled
+from gui.views.parts import drawn
 
 _HEADER: Final = 18
 _LINE: Final = 15
@@ -316,13 +317,7 @@ class TreemapPlot(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         if self._picture is None:
-            ratio = self.devicePixelRatioF()
-            self._picture = QPixmap(self.size() * ratio)
-            self._picture.setDevicePixelRatio(ratio)
-            within = QPainter(self._picture)
-            within.setFont(self.font())
-            self._draw_all(within)
-            within.end()
+            self._picture = drawn(self, self._draw_all)
         painter.drawPixmap(0, 0, self._picture)
         self._draw_marks(painter)
         painter.end()
