@@ -125,6 +125,7 @@ class Product:
         held: the operand that takes the place of the filters (weights, or a second activation).
         result: None: it stays on the chip, for the next product.
         macs: real ones; padding to whole phases is not among them.
+        real: share of the loops' taps that are there, where phases are padded to be alike.
     """
 
     loops: Loops
@@ -132,6 +133,7 @@ class Product:
     held: TensorUse
     result: TensorUse | None
     macs: int
+    real: float = 1.0
 
 
 def products_of(
@@ -179,7 +181,8 @@ def _convolution(operator: Operator, window: Window) -> Product:
         if window.transposed
         else _plain(image, weight, result, window)
     )
-    return Product(loops, image, weight, result, operator.macs or 0)
+    real = weight.elements / (loops.weights * loops.groups) if window.transposed else 1.0
+    return Product(loops, image, weight, result, operator.macs or 0, real)
 
 
 def _plain(image: TensorUse, weight: TensorUse, result: TensorUse, window: Window) -> Loops:

@@ -39,7 +39,7 @@ from engine.layers import LayerId
 from engine.metrics import ENERGY, Quantity, Series
 from engine.operators import Operator, OperatorTable, TensorUse, Work
 
-MODEL = 3
+MODEL = 4
 """Raised whenever the same hardware gives other figures than before, which may have been kept."""
 
 _RUN_BITS = 5
@@ -332,7 +332,10 @@ class _Table:
         dram = widths * cost.dram * (skipped.weights, skipped.inputs, 1.0)
         if product.moving is None:
             dram[1] = 0.0
-        return np.concatenate([dram, widths * cost.global_buffer, widths * cost.array])
+        # Taps that are not there have no weights, and no element that anything is delivered to.
+        dram[0] *= product.real
+        buffer = widths * cost.global_buffer * (product.real, 1.0, 1.0)
+        return np.concatenate([dram, buffer, widths * cost.array * product.real])
 
     def _parts(
         self, product: Product, bits: Bits, skipped: "_Skipped", found: Accesses
@@ -354,8 +357,9 @@ class _Table:
         dram = self._dram_words(product, skipped, found)
         for at, (data, width, access) in enumerate(moved):
             parts[f"{data} registers"] += macs * width * access
-            parts[f"{data} array"] += found.array[at] * width * cost.array
-            parts[f"{data} buffer"] += found.buffer[at] * width * cost.global_buffer
+            buffer = found.buffer[at] * (1.0 if at else product.real)
+            parts[f"{data} array"] += found.array[at] * product.real * width * cost.array
+            parts[f"{data} buffer"] += buffer * width * cost.global_buffer
             parts[f"{data} DRAM"] += dram[at] * width * cost.dram
         return parts
 
@@ -368,7 +372,7 @@ class _Table:
         # Its own words: gates of a recurrence become fewer, whole phases are more than it has.
         final = 0.0 if result is None or stays else result.elements * skipped.outputs
         return (
-            found.dram[0] * skipped.weights,
+            found.dram[0] * product.real * skipped.weights,
             0.0 if product.moving is None else found.dram[1] * skipped.inputs,
             found.spilled + final,
         )

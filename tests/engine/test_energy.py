@@ -375,6 +375,17 @@ def test_weights_that_all_samples_share_are_fetched_once() -> None:
     assert series.by_part()["weights DRAM"] * 4 == pytest.approx(200 * 48 * MAC)
 
 
+def test_a_transposed_kernel_that_the_stride_does_not_divide_has_its_own_weights() -> None:
+    """Its phases have 4, 2, 2 and 1 of the 9 taps, and are gone through as if all had 4."""
+    layer = nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, bias=False)
+    found = modelled(layer, 1, 4, 8, 8)
+    words = {part: value / MAC for part, value in parts(found, "").items()}
+    assert words["weights DRAM"] == pytest.approx(200 * 4 * 6 * 9)
+    assert words["weights buffer"] >= 6 * 4 * 6 * 9 * (1 - 1e-9)
+    assert words["output DRAM"] == pytest.approx(200 * 6 * 16 * 16)
+    assert words["compute"] == pytest.approx(4 * 6 * 9 * 64)
+
+
 def test_a_transposed_convolution_moves_what_it_reads_and_writes() -> None:
     """As a convolution of its input with the stride's phases as further filters."""
     found = modelled(nn.ConvTranspose2d(4, 6, 4, stride=2, padding=1, bias=False), 1, 4, 8, 8)
