@@ -142,8 +142,8 @@ class ModelSession:
         self._ids: tuple[str, ...] = (_BASE_ID,)  # of the states before and after each edit
         self._kept: dict[str, Subject] = {_BASE_ID: base}
         self._values: dict[str, Values] = {}  # shares of zeros as measured, by state
-        self._tables: dict[str, MeasurementTable] = {}
-        self._file(_BASE_ID, base)
+        self._tables = {_BASE_ID: _counted(base, opened.info.batch)}
+        self._file_estimate(_BASE_ID, self._modelled(base, self._energy, self._values, _BASE_ID))
         self._touched: dict[str, frozenset[LayerId]] = {}  # by the edit that led to the state
         self._run_under: dict[str, RunSettings] = {}  # by metric
 
@@ -200,7 +200,7 @@ class ModelSession:
             job.check()
             edited = carried_out(AppliedEdit(edit, draft), subject)
             after = _counted(edited, self._opened.info.batch).with_series(
-                self._modelled(edited, self._energy).series
+                self._modelled(edited, self._energy, self._values).series
             )
             effects = tuple(_with_role(effect, edit) for effect in handler.effects(draft, subject))
             before = self._tables[self._id(self._cursor)]
@@ -267,24 +267,13 @@ class ModelSession:
         with _foreign_errors_named():
             data = load_data(request, self._opened.info, job)
             # Zeros and accuracies that were measured on other data say nothing about these.
-            before, self._values = self._values, {}
-            try:
-                dense = (
-                    {id_: self._modelled(one, self._energy, id_) for id_, one in self._kept.items()}
-                    if before
-                    else {}
-                )
-            except BaseException:
-                self._values = before
-                raise
+            dense = self._all_modelled(self._energy, {}, job) if self._values else None
         self._data = data
         self._kept = {id_: replace(one, data=data) for id_, one in self._kept.items()}
-        self._tables = {
-            id_: MeasurementTable(series for key, series in table.items() if key != ACCURACY.key)
-            for id_, table in self._tables.items()
-        }
-        if before:
-            self._file_estimates(dense)
+        self._tables = {id_: table.without(ACCURACY.key) for id_, table in self._tables.items()}
+        if dense is not None:
+            self._values = {}
+            self._file_all(dense)
         return self._changed(Part.DATA | Part.METRICS | Part.LIMITS)
 
     def preview_data(self, request: DataRequest, count: int, job: Job) -> tuple[SamplePreview, ...]:
@@ -340,12 +329,9 @@ class ModelSession:
         _check_settings(settings)
         with _foreign_errors_named():
             job.begin("Modelling energy")
-            found = {}
-            for id_, subject in self._kept.items():
-                job.check()
-                found[id_] = self._modelled(subject, settings, id_)
+            found = self._all_modelled(settings, self._values, job)
         self._energy = settings
-        self._file_estimates(found)
+        self._file_all(found)
         return self._changed(Part.METRICS | Part.LIMITS)
 
     def measure_zeros(self, job: Job) -> Change:
@@ -367,15 +353,9 @@ class ModelSession:
                 model = self._subject(cursor).model
                 values.pop(self._id(cursor), None)  # the last one measured is to be the last here
                 values[self._id(cursor)] = measure_zeros(model, data, job)
-            before, self._values = self._values, values
-            try:
-                found = {
-                    id_: self._modelled(one, self._energy, id_) for id_, one in self._kept.items()
-                }
-            except BaseException:
-                self._values = before
-                raise
-        self._file_estimates(found)
+            found = self._all_modelled(self._energy, values, job)
+        self._values = values
+        self._file_all(found)
         return self._changed(Part.METRICS | Part.LIMITS)
 
     def measure_memory(self, job: Job, settings: RunSettings = AS_IT_IS) -> Change:
@@ -498,7 +478,7 @@ class ModelSession:
             state, subject = self._model_state(self._cursor), self._subject(self._cursor)
             batch = self._energy.batch or self._opened.info.batch
             operators = self._opened.declared.stated(subject.at_batch(batch).operators)
-            zeros = self._zeros(subject, state.id)
+            zeros = self._zeros(subject, self._values, state.id)
             description = describe(operators, batch, zeros, self._energy.bits)
         return save_description(Path(path), description, state.energy)
 
@@ -549,13 +529,14 @@ class ModelSession:
             touched[ids[-1]] = layers
         fresh = {id_: one for id_, one in made.items() if id_ not in self._tables}
         counted = {id_: _counted(one, self._opened.info.batch) for id_, one in fresh.items()}
-        estimates = {id_: self._modelled(one, self._energy, id_) for id_, one in fresh.items()}
+        estimates = {
+            id_: self._modelled(one, self._energy, self._values, id_) for id_, one in fresh.items()
+        }
         job.check()
         self._kept.update(made)
-        self._estimates.update(estimates)
-        self._tables.update(
-            {id_: table.with_series(estimates[id_].series) for id_, table in counted.items()}
-        )
+        self._tables.update(counted)
+        for id_, found in estimates.items():
+            self._file_estimate(id_, found)
         self._touched.update(touched)
         self._edits, self._ids, self._cursor = history, ids, len(history)
         self._drop_states()
@@ -572,40 +553,55 @@ class ModelSession:
         id_ = self._id(cursor)
         subject = self._subject(cursor)
         if id_ not in self._estimates:  # dropped when energy was modelled anew
-            self._file_estimates({id_: self._modelled(subject, self._energy, id_)}, only=True)
+            self._file_estimate(id_, self._modelled(subject, self._energy, self._values, id_))
         return ModelState(id_, subject.tree, self._tables[id_], self._estimates[id_])
 
-    def _file(self, id_: str, subject: Subject) -> None:
-        """File what is counted or modelled from a state's trace alone."""
-        self._tables[id_] = _counted(subject, self._opened.info.batch)
-        self._file_estimates({id_: self._modelled(subject, self._energy, id_)}, only=True)
+    def _file_estimate(self, id_: str, found: EnergyEstimate) -> None:
+        self._estimates[id_] = found
+        self._tables[id_] = self._tables[id_].with_series(found.series)
 
-    def _file_estimates(self, found: Mapping[str, EnergyEstimate], only: bool = False) -> None:
-        """File estimates; ``only`` leaves those of other states as they are."""
-        if not only:
-            self._estimates.clear()
-            self._tables = {id_: table.without(ENERGY.key) for id_, table in self._tables.items()}
+    def _file_all(self, found: Mapping[str, EnergyEstimate]) -> None:
+        """File estimates in place of all that there are; other states get theirs when asked for."""
+        self._estimates.clear()
+        self._tables = {id_: table.without(ENERGY.key) for id_, table in self._tables.items()}
         for id_, one in found.items():
-            self._estimates[id_] = one
-            self._tables[id_] = self._tables[id_].with_series(one.series)
+            self._file_estimate(id_, one)
+
+    def _all_modelled(
+        self, settings: EnergySettings, values: Mapping[str, Values], job: Job
+    ) -> dict[str, EnergyEstimate]:
+        """Modelled energy of every state that is kept; files nothing.
+
+        Args:
+            values: shares of zeros as measured, by state.
+        """
+        found = {}
+        for id_, subject in self._kept.items():
+            job.check()
+            found[id_] = self._modelled(subject, settings, values, id_)
+        return found
 
     def _modelled(
-        self, subject: Subject, settings: EnergySettings, id_: str = ""
+        self,
+        subject: Subject,
+        settings: EnergySettings,
+        values: Mapping[str, Values],
+        id_: str = "",
     ) -> EnergyEstimate:
         """Modelled energy of a state, with zeros as measured of it or of the last that was."""
         batch = settings.batch or self._opened.info.batch
         seen = subject.at_batch(batch)
         operators = self._opened.declared.stated(seen.operators)
-        found = estimate(operators, settings, batch, self._zeros(subject, id_))
+        found = estimate(operators, settings, batch, self._zeros(subject, values, id_))
         if seen.ran != "real":
             return found
         held = replace(found.series, conditions={**found.series.conditions, **_HELD_SHAPES})
         return replace(found, series=held)
 
-    def _zeros(self, subject: Subject, id_: str) -> Zeros:
+    def _zeros(self, subject: Subject, values: Mapping[str, Values], id_: str) -> Zeros:
         """Zeros of a state's own weights, and of values as measured, or as declared."""
         declared = self._opened.declared.zeros
-        measured = self._values.get(id_) or next(reversed(self._values.values()), {})
+        measured = values.get(id_) or next(reversed(tuple(values.values())), {})
         weights = {**weight_zeros(subject.model), **declared.weights}
         return Zeros(weights, measured) if measured else replace(declared, weights=weights)
 
