@@ -184,7 +184,8 @@ def front(
     if len(found) > 1:
         counts = np.concatenate([counts for counts, _ in found])
         said = np.concatenate([said for _, said in found])
-        keep = _best_for_some(_objectives((*counts.T,), bits, packs, resident), said[:, 0])
+        far, near = _far((*counts.T[:3],), bits, packs, resident), _near((*counts.T[3:],), bits)
+        keep = _best_for_some((*far, *near), said[:, 0])
         found = [(counts[keep], said[keep])]
     ((counts, said),) = found
     if not len(counts):
@@ -307,13 +308,14 @@ def _row_stationary(loops: Loops, bits: Bits, geometry: Geometry) -> Passes:
     lines = loops.rows * loops.middle * taps_down * taps_between * loops.images * loops.channels
     sent = lines * delivered * folds_across
     added = tall * np.ceil(parts / q)  # partial sums of elements that make up an output
-    chains = np.ceil(loops.channels / _whole(q * r / folds)) * np.ceil(folds / (q * r))
+    channels, passes = np.maximum(1.0, np.floor(q * r / folds)), np.ceil(folds / (q * r))
+    chains = np.ceil(loops.channels / channels) * passes
     busy = np.minimum(r, np.ceil(parts / q)) * np.minimum(t, np.ceil(loops.filters / p))
     return Passes(
-        channels=_whole(q * r / folds),
+        channels=channels,
         filters=np.minimum(p * t, loops.filters),
         rows=strip,
-        folds=np.ceil(folds / (q * r)),
+        folds=passes,
         turns=np.full_like(q, loops.middle),
         keeps=keeps,
         inputs=_read(loops, strip, tall) * folds_across,
@@ -335,10 +337,6 @@ def _row_stationary(loops: Loops, bits: Bits, geometry: Geometry) -> Passes:
 def _together(loops: Loops, busy: Numbers, room: Numbers | int) -> Numbers:
     """What is at work when as many groups as there is room for are gone through side by side."""
     return busy * np.minimum(loops.groups, np.floor(room / busy))
-
-
-def _whole(channels: Numbers) -> Numbers:
-    return np.maximum(1.0, np.floor(channels))
 
 
 def _read(loops: Loops, strips: Numbers, tall: int) -> Numbers:
@@ -451,12 +449,10 @@ class Tilings:
 
     def objectives(self, bits: Bits, packs: bool, resident: bool) -> tuple[Numbers, ...]:
         """What costs tell apart, of every way under every order."""
-        nothing = np.zeros_like(self.said[0])
-        near = _objectives((nothing, nothing, nothing, *self.array_side), bits, False, False)[1:]
-        far = [_objectives((*one, *[nothing] * 6), bits, packs, resident)[:-2] for one in self.dram]
+        far = [_far(one, bits, packs, resident) for one in self.dram]
         return (
             *(np.concatenate(one) for one in zip(*far, strict=True)),
-            *(np.tile(one, len(self.dram)) for one in near),
+            *(np.tile(one, len(self.dram)) for one in _near(self.array_side, bits)),
         )
 
     def rows(self, places: NDArray[np.int64]) -> tuple[Numbers, Numbers]:
@@ -574,20 +570,20 @@ def _fetched(loops: Loops, strips: Numbers) -> Numbers:
 # -- choosing
 
 
-def _objectives(
-    counts: Sequence[Numbers], bits: Bits, packs: bool, resident: bool
-) -> tuple[Numbers, ...]:
-    """What costs tell apart, in bits: from DRAM (in one, or by data type), buffer, array."""
-    far = [one * width for one, width in zip(counts[:3], bits, strict=True)]
+def _far(dram: Sequence[Numbers], bits: Bits, packs: bool, resident: bool) -> tuple[Numbers, ...]:
+    """What costs tell apart of DRAM's words, in bits: all in one, or by data type."""
+    moved = [one * width for one, width in zip(dram, bits, strict=True)]
     if resident:
-        del far[1]
-    if not packs:
-        far = [np.sum(far, axis=0)]
-    near, to_array = (
+        del moved[1]
+    return tuple(moved) if packs else (np.sum(moved, axis=0),)
+
+
+def _near(array_side: Sequence[Numbers], bits: Bits) -> tuple[Numbers, ...]:
+    """What costs tell apart of the rest, in bits: to and from the buffer, and to elements."""
+    return tuple(
         np.sum([one * width for one, width in zip(level, bits, strict=True)], axis=0)
-        for level in (counts[3:6], counts[6:9])
+        for level in (array_side[:3], array_side[3:])
     )
-    return (*far, near, to_array)
 
 
 def _best_for_some(objectives: Sequence[Numbers], utilisation: Numbers) -> NDArray[np.int64]:

@@ -190,24 +190,31 @@ def _plain(image: TensorUse, weight: TensorUse, result: TensorUse, window: Windo
     while len(outputs) > 2 and _is_batch(window):  # frames that the kernel does not mix
         images *= outputs[0]
         outputs, inputs, window = outputs[1:], inputs[1:], _without_first_axis(window)
-    return Loops(
-        groups=window.groups,
+    return replace(
+        _spatial(window.groups, image, result, outputs, inputs, window.kernel),
         images=images,
-        channels=image.shape[1] // window.groups,
-        filters=result.shape[1] // window.groups,
-        rows=outputs[0],
-        in_rows=inputs[0],
-        middle=prod(outputs[1:-1]),
-        in_middle=prod(inputs[1:-1]),
-        # Of a single axis: rows of one column each, so that a long signal is cut into strips.
-        columns=prod(outputs[1:][-1:]),
-        in_columns=prod(inputs[1:][-1:]),
-        taps=_three(window.kernel),
         stride=_three(window.stride),
         dilation=_three(window.dilation),
         padding=window.padding[0],
         padded=_padded(inputs, outputs, window),
     )
+
+
+def _spatial(
+    groups: int,
+    image: TensorUse,
+    result: TensorUse,
+    outputs: tuple[int, ...],
+    inputs: tuple[int, ...],
+    taps: tuple[int, ...],
+) -> Loops:
+    """A convolution over these axes, of stride 1 and without padding."""
+    rows, middle, columns = _three(outputs)
+    in_rows, in_middle, in_columns = _three(inputs)
+    return Loops(
+        groups, image.shape[0], image.shape[1] // groups, result.shape[1] // groups,
+        rows, in_rows, middle, in_middle, columns, in_columns, _three(taps),
+    )  # fmt: skip
 
 
 def _is_batch(window: Window) -> bool:
@@ -225,7 +232,10 @@ def _without_first_axis(window: Window) -> Window:
 
 
 def _three(axes: tuple[int, ...]) -> tuple[int, int, int]:
-    """One number each for rows, the axes between, and columns."""
+    """One number each for rows, the axes between, and columns.
+
+    Of a single axis: rows of one column each, so that a long signal is cut into strips.
+    """
     return axes[0], prod(axes[1:-1]), prod(axes[1:][-1:])
 
 
@@ -248,26 +258,16 @@ def _inside(out: int, stride: int, offset: int, size: int) -> int:
 
 
 def _transposed(image: TensorUse, weight: TensorUse, result: TensorUse, window: Window) -> Loops:
-    phases = prod(window.stride)
-    inputs = image.shape[2:]
     pairs = zip(result.shape[2:], window.stride, strict=True)
     outputs = tuple(ceil(out / stride) for out, stride in pairs)
     taps = tuple(
         ceil(((one - 1) * dilation + 1) / stride)
         for one, dilation, stride in zip(window.kernel, window.dilation, window.stride, strict=True)
     )
-    return Loops(
-        groups=window.groups,
-        images=image.shape[0],
-        channels=image.shape[1] // window.groups,
-        filters=result.shape[1] // window.groups * phases,
-        rows=outputs[0],
-        in_rows=inputs[0],
-        middle=prod(outputs[1:-1]),
-        in_middle=prod(inputs[1:-1]),
-        columns=prod(outputs[1:][-1:]),
-        in_columns=prod(inputs[1:][-1:]),
-        taps=_three(taps),
+    plain = _spatial(window.groups, image, result, outputs, image.shape[2:], taps)
+    return replace(
+        plain,
+        filters=plain.filters * prod(window.stride),
         padding=((window.kernel[0] - 1) * window.dilation[0] - window.padding[0])
         // window.stride[0],
     )
