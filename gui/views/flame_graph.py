@@ -25,7 +25,7 @@ from gui import format as fmt
 from gui.models.flame import LAYER, Box, Flame
 from gui.selection import Selection
 from gui.theme import Theme, blend, scaled
-from gui.views.parts import drawn
+from gui.views.parts import draw_within, drawn
 
 _ROW: Final = 20
 _RULER: Final = 24
@@ -121,13 +121,7 @@ class FlameGraph(QAbstractScrollArea):
 
     def draw(self, painter: QPainter, target: QRectF) -> None:
         """Draw what it shows into that place."""
-        painter.save()
-        painter.translate(target.topLeft())
-        painter.setClipRect(QRectF(0, 0, target.width(), target.height()))
-        painter.setFont(self.font())
-        self._draw_all(painter)
-        self._draw_marks(painter)
-        painter.restore()
+        draw_within(self, painter, target, self._draw_all, self._draw_marks)
 
     def _thin(self, x: float, row: int) -> Box | None:
         """A box of that row so thin that the mouse is only beside it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QSize, Qt
+from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QPainter, QPaintEvent, QPixmap
 from PySide6.QtWidgets import QLabel, QWidget
 
@@ -27,6 +27,19 @@ def drawn(widget: QWidget, draw: Callable[[QPainter], None]) -> QPixmap:
     draw(painter)
     painter.end()
     return picture
+
+
+def draw_within(
+    widget: QWidget, painter: QPainter, target: QRectF, *draws: Callable[[QPainter], None]
+) -> None:
+    """Let each of ``draws`` paint what it paints over a widget into that place of a picture."""
+    painter.save()
+    painter.translate(target.topLeft())
+    painter.setClipRect(QRectF(0, 0, target.width(), target.height()))
+    painter.setFont(widget.font())
+    for draw in draws:
+        draw(painter)
+    painter.restore()
 
 
 class ElidedLabel(QLabel):

@@ -25,7 +25,7 @@ from gui.models.energy_map import Box, Cell, EnergyTree, Side, lay_out, neighbou
 from gui.models.energy_unit import JOULES, EnergyUnit
 from gui.selection import Selection
 from gui.theme import Theme, blend, contrast, scaled
-from gui.views.parts import drawn
+from gui.views.parts import draw_within, drawn
 
 _HEADER: Final = 18
 _LINE: Final = 15
@@ -131,13 +131,7 @@ class TreemapPlot(QWidget):
 
     def draw(self, painter: QPainter, target: QRectF) -> None:
         """Draw what it shows into that place."""
-        painter.save()
-        painter.translate(target.topLeft())
-        painter.setClipRect(QRectF(0, 0, target.width(), target.height()))
-        painter.setFont(self.font())
-        self._draw_all(painter)
-        self._draw_selected(painter)
-        painter.restore()
+        draw_within(self, painter, target, self._draw_all, self._draw_selected)
 
     def _lay_out(self) -> None:
         self._cells = ()
