@@ -121,7 +121,7 @@ def trace(model: nn.Module, inputs: tuple[Any, ...], batch: int = 0) -> Trace:
     fake = faker(mode)
     try:
         samples = tree_map_only(Tensor, fake, inputs)
-        samples = batched(samples, batch or batch_of(inputs))  # which takes no memory, as they are
+        samples = batched(samples, batch)  # which takes no memory, as they are
         return _recorded(share(model, fake).eval(), samples, mode, "fake")
     except _NeedsData as needs:
         if any(tensor.is_meta for _, tensor in tensors_of(model)):
@@ -129,7 +129,7 @@ def trace(model: nn.Module, inputs: tuple[Any, ...], batch: int = 0) -> Trace:
                 f"{needs}, so it needs real weights, and this model has none.",
                 "Open the model with weights, random or published.",
             ) from needs
-    real = batched(inputs, batch or batch_of(inputs))
+    real = batched(inputs, batch)
     return _recorded(share_for_running(model, baked=False), real, nullcontext(), "real")
 
 
@@ -161,7 +161,7 @@ def _recorded(
     samples: tuple[Any, ...],
     mode: AbstractContextManager[Any],
     ran: Literal["fake", "real"],
-    seen: "Seen | None" = None,
+    seen: Seen | None = None,
 ) -> Trace:
     """What one pass of ``copy``, which is the tracer's own, shows."""
     recorder = _Recorder({id(tensor): name for name, tensor in tensors_of(copy)}, seen)
@@ -296,7 +296,7 @@ def _forward_failed(error: Exception, layer: LayerId, inputs: tuple[Any, ...]) -
 class _Recorder(TorchDispatchMode):
     """Writes down every operator that reaches the dispatcher."""
 
-    def __init__(self, names: dict[int, str], seen: "Seen | None" = None) -> None:
+    def __init__(self, names: dict[int, str], seen: Seen | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._seen = seen
         self.operators: list[Operator] = []
@@ -498,9 +498,9 @@ def _sample(spec: InputSpec, generator: torch.Generator) -> Any:
 
 
 def batched(inputs: tuple[Any, ...], size: int) -> tuple[Any, ...]:
-    """The inputs at ``size`` samples, repeated or cut."""
+    """The inputs at ``size`` samples, repeated or cut; 0: as they are."""
     now = batch_of(inputs)
-    if size == now:
+    if size in (0, now):
         return inputs
     which = [at % now for at in range(size)]
 

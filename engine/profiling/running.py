@@ -385,7 +385,7 @@ def _batched(inputs: tuple[Any, ...], size: int) -> tuple[Any, ...]:
     """The inputs at ``size`` samples, repeated or cut; unchanged at 0."""
     if size < 0:
         raise ProfilingFailed(f"A batch of {size} cannot be run.", "Choose at least one sample.")
-    return batched(inputs, size) if size else inputs
+    return batched(inputs, size)
 
 
 def _autocast_dtype(device: torch.device) -> torch.dtype:
