@@ -1,13 +1,14 @@
 """What energy is modelled under and shown in: the fields of the energy view's settings."""
 
 from PySide6.QtCore import QObject, Signal, Slot
-from PySide6.QtWidgets import QComboBox, QSpinBox
+from PySide6.QtWidgets import QSpinBox
 
 from engine import DATAFLOWS, EnergySettings, Hardware
 from gui import format as fmt
 from gui.models import energy_words
 from gui.views.amount_field import ignore_wheel_without_focus
 from gui.views.hardware_box import HardwareBox
+from gui.views.parts import choice_box
 from gui.widgets import named
 
 _HEIGHT = 24
@@ -31,13 +32,13 @@ class EnergyForm(QObject):
         super().__init__(parent)
         self._settings: EnergySettings | None = None
         self.hardware = HardwareBox()
-        self.dataflow = self._box(
+        self.dataflow = choice_box(
             "energyDataflow",
             self.tr("Which data stay in the processing elements: filter rows, weights or outputs"),
         )
         for flow in DATAFLOWS:
             self.dataflow.addItem(self.tr(flow), flow)
-        self.bits = self._box(
+        self.bits = choice_box(
             "energyBits", self.tr("Width of weights and activations, to ask what if")
         )
         for bits in _BITS:
@@ -63,14 +64,6 @@ class EnergyForm(QObject):
         self.batch.setSpecialValueText(self.tr("own batch (%s)") % own_batch)
         self.batch.setValue(settings.batch)
         self.batch.blockSignals(False)
-
-    def _box(self, name: str, tip: str) -> QComboBox:
-        box = named(QComboBox(), name)
-        box.setToolTip(fmt.tooltip(tip))
-        box.setAccessibleName(tip)
-        box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
-        ignore_wheel_without_focus(box)
-        return box
 
     def _make_batch(self) -> QSpinBox:
         batch = named(QSpinBox(), "energyBatch")

@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QPainter, QPaintEvent, QPixmap
-from PySide6.QtWidgets import QLabel, QWidget
+from PySide6.QtWidgets import QComboBox, QLabel, QWidget
 
 from gui import format as fmt
+from gui.views.amount_field import ignore_wheel_without_focus
+from gui.widgets import named
 
 
 def set_property(widget: QWidget, name: str, value: object) -> None:
@@ -15,6 +17,16 @@ def set_property(widget: QWidget, name: str, value: object) -> None:
         widget.setProperty(name, value)
         widget.style().unpolish(widget)
         widget.style().polish(widget)
+
+
+def choice_box(name: str, tip: str) -> QComboBox:
+    """A box of choices, as wide as they are, that the wheel passes over until it has the focus."""
+    box = named(QComboBox(), name)
+    box.setToolTip(fmt.tooltip(tip))
+    box.setAccessibleName(tip)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+    ignore_wheel_without_focus(box)
+    return box
 
 
 def drawn(widget: QWidget, draw: Callable[[QPainter], None]) -> QPixmap:

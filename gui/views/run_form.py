@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 from PySide6.QtCore import Qt, Signal, Slot
 from PySide6.QtGui import QStandardItemModel
-from PySide6.QtWidgets import QComboBox, QSpinBox, QToolButton, QWidget
+from PySide6.QtWidgets import QSpinBox, QToolButton, QWidget
 
 from engine import Device, RunSettings
 from gui import format as fmt
 from gui.views.amount_field import ignore_wheel_without_focus
+from gui.views.parts import choice_box
 from gui.widgets import named, row
 
 _HEIGHT = 24
@@ -79,7 +80,7 @@ class RunForm(QWidget):
         self._device.blockSignals(False)
 
     def _make_fields(self) -> None:
-        self._device = self._box("runDevice", self.tr("What the model runs on"))
+        self._device = choice_box("runDevice", self.tr("What the model runs on"))
         self._threads = self._number("runThreads", self.tr("Threads of the processor's operators"))
         self._threads.setRange(0, os.cpu_count() or 1)
         self._threads.setSuffix(self.tr(" threads"))
@@ -88,7 +89,7 @@ class RunForm(QWidget):
         self._batch.setRange(0, _MOST_BATCH)
         self._batch.setPrefix(self.tr("batch "))
         self.show_batch(1)
-        self._type = self._box("runType", self.tr("Number type of weights and inputs"))
+        self._type = choice_box("runType", self.tr("Number type of weights and inputs"))
         self._type.addItem(self.tr("own types"), "")
         for name in _TYPES:
             self._type.addItem(name, name)
@@ -102,17 +103,9 @@ class RunForm(QWidget):
             self.tr("autocast"),
             self.tr("Let torch compute in a lower precision, operator by operator"),
         )
-        self._pass = self._box("runPass", self.tr("Inference, or a step of training"))
+        self._pass = choice_box("runPass", self.tr("Inference, or a step of training"))
         self._pass.addItem(self.tr("forward"), False)
         self._pass.addItem(self.tr("forward + backward"), True)
-
-    def _box(self, name: str, tip: str) -> QComboBox:
-        box = named(QComboBox(), name)
-        box.setToolTip(fmt.tooltip(tip))
-        box.setAccessibleName(tip)
-        box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
-        ignore_wheel_without_focus(box)
-        return box
 
     def _number(self, name: str, tip: str) -> QSpinBox:
         number = named(QSpinBox(), name)

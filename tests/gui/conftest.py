@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QObject, Signal
@@ -43,6 +44,7 @@ from engine import (
     SourceLine,
 )
 from gui.selection import Selection
+from gui.settings import Settings
 from gui.theme import Theme
 
 EVERYTHING = Part.MODEL | Part.LAYERS | Part.METRICS | Part.HISTORY | Part.LIMITS | Part.DATA
@@ -389,3 +391,16 @@ def roofline() -> Roofline:
             RooflinePoint(LayerId("stem.conv"), "Conv2d", 1e8, 1e6, 4e-3),  # 100, 25 GFLOP/s
         ),
     )
+
+
+@pytest.fixture
+def no_own_hardware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptions but the shipped ones and those of the test."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("APPDATA", str(tmp_path / "config"))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Preferences of this test alone."""
+    return Settings(tmp_path / "settings.ini")

@@ -41,16 +41,7 @@ WIDE, DOCK = 1600, 900
 popups = pytest.mark.qt_log_ignore(r"plugin does not support (raise|grabbing)")
 
 
-@pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No descriptions but the shipped ones and those of the test."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("APPDATA", str(tmp_path / "config"))
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(tmp_path / "settings.ini")
+pytestmark = pytest.mark.usefixtures("no_own_hardware")
 
 
 @pytest.fixture

@@ -41,15 +41,7 @@ from gui.settings import Settings
 SHIPPED = [entry for entry in list_hardware() if not entry.own]
 
 
-@pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("APPDATA", str(tmp_path / "config"))
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(tmp_path / "settings.ini")
+pytestmark = pytest.mark.usefixtures("no_own_hardware")
 
 
 @pytest.fixture
