@@ -79,6 +79,8 @@ class _Workplace(QObject):
         self._settings = settings
         self._document.changed.connect(self._apply_recipe)
         self.window = MainWindow(self._document, settings, self._theme, quiet)
+        self._jobs.hold()
+        self.window.prepared.connect(self._jobs.release)
 
     def stay(self, source: str | None, recipe: str | None, started: float | None) -> int:
         """Work until the window is closed."""

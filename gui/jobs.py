@@ -147,6 +147,7 @@ class JobRunner(QObject):
         self._wakeup = Condition()
         self._waiting: dict[_Kind, deque[_Task]] = {kind: deque() for kind in _Kind}
         self._running: _Task | None = None
+        self._held = False
         self._stopping = False
         self._ended: deque[int] = deque()  # the worker appends, the window takes; needs no lock
         self._thread = Thread(target=self._work, name="secateur-model")
@@ -169,6 +170,17 @@ class JobRunner(QObject):
         now = time.monotonic()
         listed = (task for task in self._tasks.values() if task.kind is not _Kind.PREVIEW)
         return tuple(task.view(now) for task in sorted(listed, key=lambda task: task.kind))
+
+    def hold(self) -> None:
+        """Start no task until :meth:`release`; they can be submitted and cancelled as ever."""
+        with self._wakeup:
+            self._held = True
+
+    def release(self) -> None:
+        """Let the tasks start, if they were held."""
+        with self._wakeup:
+            self._held = False
+            self._wakeup.notify()
 
     def submit(
         self,
@@ -334,7 +346,7 @@ class JobRunner(QObject):
         with self._wakeup:
             while not self._stopping:
                 waiting = next((tasks for tasks in self._waiting.values() if tasks), None)
-                if waiting is not None:
+                if waiting is not None and not self._held:
                     self._running = waiting.popleft()
                     return self._running
                 self._wakeup.wait()

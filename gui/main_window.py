@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from PySide6.QtCore import QByteArray, QTimer, Signal
-from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QPaintEvent
+from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QPaintEvent, QShowEvent
 from PySide6.QtWidgets import QLayout, QMainWindow, QStackedWidget
 
 from engine import (
@@ -41,6 +41,7 @@ _FIRST_SIZE: Final = (1280, 800)
 _LEAST_SIZE: Final = (800, 500)
 _SHUT_DOWN_TIMEOUT: Final = 10.0
 _BREATH_MS: Final = 20
+_UNSEEN_MS: Final = 1000  # a window that starts minimised is never painted
 _NOTICE_MS: Final = 15_000
 _TITLE_LENGTH: Final = 80
 
@@ -53,6 +54,7 @@ class MainWindow(QMainWindow):
 
     Signals:
         first_painted: the window is there to be seen.
+        prepared: everything that the window itself imports is imported.
 
     Args:
         quiet: show no dialog when a job fails; whoever asks for that listens to
@@ -60,6 +62,7 @@ class MainWindow(QMainWindow):
     """
 
     first_painted = Signal()
+    prepared = Signal()
 
     def __init__(
         self, document: Document, settings: Settings, theme: Theme, quiet: bool = False
@@ -77,7 +80,7 @@ class MainWindow(QMainWindow):
         self._document = document
         self._settings = settings
         self._theme = theme
-        self._painted = False
+        self._painted = self._begun = False
         self._steps = iter((self._load_icons, self._load_charts, self._load_workbench))
         self._workbench: Workbench | None = None
         self._catalogue: CatalogueView | None = None
@@ -216,7 +219,7 @@ class MainWindow(QMainWindow):
     def _get_ready(self) -> None:
         """Do the next thing that takes time before a model can be shown.
 
-        The worker imports torch meanwhile; between the steps the window answers.
+        Between the steps the window answers.
         """
         step = next(self._steps, None)
         if step is not None:
@@ -227,7 +230,11 @@ class MainWindow(QMainWindow):
         self.commands["undo"].icon().pixmap(16, 16)
 
     def _load_charts(self) -> None:
+        # numpy and pydantic come along. Two threads that import such a package at once may each
+        # see it half initialised, so that the worker has to wait for this one.
         import gui.views.workbench  # noqa: F401
+
+        self.prepared.emit()
 
     def _load_workbench(self) -> None:
         _ = self.workbench
@@ -310,12 +317,21 @@ class MainWindow(QMainWindow):
     def _jump(self, layer: LayerId) -> None:
         self.selection.set((layer,))
 
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        QTimer.singleShot(_UNSEEN_MS, self._begin)
+
     def paintEvent(self, event: QPaintEvent) -> None:
         super().paintEvent(event)
         if not self._painted:
             self._painted = True
             self.first_painted.emit()
-            QTimer.singleShot(_BREATH_MS, self._get_ready)
+            QTimer.singleShot(_BREATH_MS, self._begin)
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._get_ready()
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         urls = event.mimeData().urls()

@@ -26,6 +26,14 @@ from gui.app import run
 source, recipe, picture, view = sys.argv[1:]
 sys.exit(run(source, "dark", recipe or None, picture, (1000, 700), view))
 """
+NOTE_IMPORTS = """
+import os, sys, threading
+class Notes:
+    def find_spec(self, name, path=None, target=None):
+        print(threading.current_thread().name, name, flush=True)
+sys.meta_path.insert(0, Notes())
+sys.exit = os._exit  # what is imported on the way out is of no interest
+"""
 
 
 def _environment(home: Path, **more: str) -> dict[str, str]:
@@ -34,10 +42,10 @@ def _environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def _draw(
-    source: str, recipe: str, path: Path, home: Path, view: str = ""
+    source: str, recipe: str, path: Path, home: Path, view: str = "", before: str = ""
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PICTURE, source, recipe, str(path), view],
+        [sys.executable, "-c", before + PICTURE, source, recipe, str(path), view],
         cwd=ROOT,
         env=_environment(home),
         capture_output=True,
@@ -100,6 +108,19 @@ def test_the_window_shows_before_anything_slow_is_imported() -> None:
         check=True,
     )
     assert not slow & set(done.stdout.split())
+
+
+def test_no_two_threads_import_foreign_packages_at_once(tmp_path: Path) -> None:
+    """Two threads within the same package's imports may each see it half initialised."""
+    done = _draw("demo", "", tmp_path / "window.png", tmp_path, before=NOTE_IMPORTS)
+    assert done.returncode == 0, done.stderr
+    notes = [line.split() for line in done.stdout.splitlines()]
+    own = {"gui", "engine", "PySide6", "shiboken6", "__main__", *sys.stdlib_module_names}
+    foreign = [(thread, name) for thread, name in notes if name.partition(".")[0] not in own]
+    threads = [thread for thread, _ in foreign]
+    assert set(threads) == {"MainThread", "secateur-model"}
+    later = foreign[threads.index("secateur-model") :]
+    assert [name for thread, name in later if thread == "MainThread"] == []
 
 
 def test_the_window_times_itself_and_an_interrupt_closes_it(tmp_path: Path) -> None:

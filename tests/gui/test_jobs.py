@@ -120,6 +120,27 @@ def test_a_callback_that_raises_does_not_hold_up_the_next(
     assert log.results == ["next"]
 
 
+def test_held_jobs_wait_and_can_be_cancelled(qtbot: QtBot, jobs: JobRunner, log: Log) -> None:
+    jobs.hold()
+    entered = threading.Event()
+    _submit(jobs, log, lambda _: entered.set())
+    unwanted = _submit(jobs, log, lambda _: "unwanted")
+    assert not entered.wait(0.05)
+    assert [view.state for view in jobs.jobs()] == [JobState.WAITING, JobState.WAITING]
+    jobs.cancel(unwanted)
+    jobs.release()
+    _idle(qtbot, jobs)
+    assert entered.is_set()
+    assert log.results == [None]
+
+
+def test_held_jobs_do_not_hold_up_the_end(jobs: JobRunner, log: Log) -> None:
+    jobs.hold()
+    _submit(jobs, log, lambda _: "never")
+    assert jobs.shut_down(WAIT)
+    assert log.results == []
+
+
 def test_a_waiting_job_is_gone_when_cancelled(qtbot: QtBot, jobs: JobRunner, log: Log) -> None:
     gate = Gate("first")
     _submit(jobs, log, gate)
