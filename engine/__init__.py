@@ -16,10 +16,20 @@ if TYPE_CHECKING:
     from engine.child import run_in_child as run_in_child
     from engine.costs import model_costs as model_costs
     from engine.edits import EDITS as EDITS
+    from engine.edits import RECOVERING as RECOVERING
     from engine.edits import Edit as Edit
+    from engine.edits import Factorize as Factorize
+    from engine.edits import FineTune as FineTune
+    from engine.edits import FoldNorms as FoldNorms
+    from engine.edits import MaskWeights as MaskWeights
+    from engine.edits import PruneByMethod as PruneByMethod
     from engine.edits import PruneChannels as PruneChannels
+    from engine.edits import PruneHeads as PruneHeads
     from engine.edits import PruneWeights as PruneWeights
     from engine.edits import Quantize as Quantize
+    from engine.edits import RecalibrateNorms as RecalibrateNorms
+    from engine.edits import RemoveBlocks as RemoveBlocks
+    from engine.edits import Spread as Spread
     from engine.edits import edit_name as edit_name
     from engine.energy.counters import CounterInfo as CounterInfo
     from engine.energy.describing import DescriptionReport as DescriptionReport
@@ -94,6 +104,7 @@ if TYPE_CHECKING:
     from engine.session import open_model as open_model
     from engine.sources.catalogue import catalogue_entries as catalogue_entries
     from engine.state import Change as Change
+    from engine.state import Comparison as Comparison
     from engine.state import DataInfo as DataInfo
     from engine.state import Effect as Effect
     from engine.state import ExportReport as ExportReport
@@ -105,6 +116,7 @@ if TYPE_CHECKING:
     from engine.state import Part as Part
     from engine.state import SamplePreview as SamplePreview
     from engine.state import Snapshot as Snapshot
+    from engine.state import TuningProgress as TuningProgress
     from engine.user_code import FunctionName as FunctionName
 
 _PUBLIC = {
@@ -112,7 +124,9 @@ _PUBLIC = {
     "engine.sources.catalogue": ("catalogue_entries",),
     "engine.child": ("run_application", "run_in_child"),
     "engine.edits": (
-        "EDITS", "Edit", "PruneChannels", "PruneWeights", "Quantize", "edit_name",
+        "EDITS", "RECOVERING", "Edit", "Factorize", "FineTune", "FoldNorms", "MaskWeights",
+        "PruneByMethod", "PruneChannels", "PruneHeads", "PruneWeights", "Quantize",
+        "RecalibrateNorms", "RemoveBlocks", "Spread", "edit_name",
     ),
     "engine.energy.counters": ("CounterInfo",),
     "engine.energy.describing": ("DescriptionReport",),
@@ -150,8 +164,9 @@ _PUBLIC = {
         "Preprocessing", "RunSettings",
     ),
     "engine.state": (
-        "Change", "DataInfo", "Effect", "ExportReport", "HistoryEntry", "LayerEffect",
-        "LimitStatus", "ModelInfo", "ModelState", "Part", "SamplePreview", "Snapshot",
+        "Change", "Comparison", "DataInfo", "Effect", "ExportReport", "HistoryEntry",
+        "LayerEffect", "LimitStatus", "ModelInfo", "ModelState", "Part", "SamplePreview",
+        "Snapshot", "TuningProgress",
     ),
     "engine.user_code": ("FunctionName",),
 }  # fmt: skip

@@ -3,8 +3,9 @@
 A handler never writes into a tensor of the model it is given (see :mod:`engine.sharing`).
 """
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -32,6 +33,8 @@ class Subject:
     Attributes:
         inputs: the sample input that the model was traced with.
         data: for calibration (its training split); None when none is chosen.
+        base: the model without any edit, for what learns from it; None: this one.
+        energy: modelled joules of each layer, for what weighs layers by them.
         memo: analyses of this state that several edits or previews share, by name.
     """
 
@@ -40,6 +43,8 @@ class Subject:
     trace: Trace
     tree: LayerTree
     data: DataSet | None = None
+    base: nn.Module | None = None
+    energy: Mapping[LayerId, float] = field(default_factory=dict)
     memo: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
@@ -103,6 +108,7 @@ def handler_of(edit: Edit) -> Handler:
     return _handler(type(edit))
 
 
+@cache
 def _handler(kind: type[Edit]) -> Handler:
     handler: Handler = resolve(HANDLERS[kind])()
     return handler

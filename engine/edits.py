@@ -6,6 +6,7 @@ the recipe, undo and the history follow from the fields. The bounds in the annot
 what is read from a file; what a user asks for is judged, in words, by the handler.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
@@ -17,20 +18,60 @@ Scale: TypeAlias = Annotated[float, Interval(ge=2.0**-126, le=2.0**127)]
 """What float32 holds in full precision."""
 
 
+Spread: TypeAlias = Literal["layer", "global", "energy"]
+"""How an amount is spread over the selected layers: each its own share; all together in one
+ranking; or more of it where modelled energy goes."""
+
+Share: TypeAlias = Annotated[float, Ge(0), Le(1)]
+Count: TypeAlias = Annotated[int, Gt(0)]
+
+
+@dataclass(frozen=True, repr=False)
+class StoredTensor:
+    """A tensor that cannot be derived again: its bytes, row-major, little-endian.
+
+    Attributes:
+        name: full name of the parameter or buffer.
+        dtype: torch's name of it, such as ``float32``.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Annotated[int, Ge(0)], ...]
+    data: bytes
+
+    def __repr__(self) -> str:  # states are named by it: of large tensors the digest will do
+        digest = hashlib.sha256(self.data).hexdigest()
+        return f"StoredTensor({self.name!r}, {self.dtype!r}, {self.shape}, sha256={digest})"
+
+
 @dataclass(frozen=True)
 class PruneChannels:
     """Remove output channels of the layers, with everything that is coupled to them.
 
     Attributes:
         layers: convolutions or linear layers.
-        ratio: share of each layer's output channels to remove, 0 to below 1.
-        criterion: which channels go first: least L1 or L2 norm over the coupled group, or random.
+        ratio: share of the layers' output channels to remove, 0 to below 1.
+        criterion: which channels go first, judged over the coupled group: least L1 or L2 norm
+            (Li et al., 2017); batch norm's scale (Liu et al., 2017); distance to the geometric
+            median (FPGM, He et al., 2019); first-order Taylor (Molchanov et al., 2019); mean
+            magnitude of the activation; LAMP (Lee et al., 2021); or random.
+        spread: how the ratio is spread over the layers.
+        multiple: widths are rounded to a multiple of it, where enough channels are there; 1: any.
+        channels: output channels picked by hand, of the one layer; ``ratio`` then says nothing.
+        samples: training samples for ``taylor`` and ``activation``.
         seed: for ``random``.
     """
 
     layers: tuple[LayerId, ...]
     ratio: Annotated[float, Ge(0), Lt(1)]
-    criterion: Literal["l1", "l2", "random"] = "l2"
+    criterion: Literal["l1", "l2", "bn-scale", "fpgm", "taylor", "activation", "lamp", "random"] = (
+        "l2"
+    )
+    spread: Spread = "layer"
+    multiple: Count = 8
+    channels: tuple[Annotated[int, Ge(0)], ...] = ()
+    samples: Count = 256
     seed: int = 0
 
 
@@ -62,18 +103,56 @@ class ChannelsRemoved:
 
 @dataclass(frozen=True)
 class PruneWeights:
-    """Zero single weights of the layers (unstructured pruning).
+    """Zero single weights of the layers: unstructured, or ``keep`` of every ``of`` (N:M).
 
     Attributes:
-        ratio: sparsity of each layer's weight afterwards, 0 to 1; existing zeros count.
-        criterion: least magnitude first (``l1``), or random.
+        ratio: sparsity of the layers' weights afterwards, 0 to 1; existing zeros count. With a
+            pattern it follows from that.
+        criterion: least magnitude first (``l1``) or square (``l2``, which ranks alike), first-order
+            Taylor, Wanda (weight times norm of the input, Sun et al., 2024), or random.
+        spread: how the ratio is spread over the layers.
+        keep, of: of every ``of`` weights in a row along the input ``keep`` stay, such as 2 of 4;
+            0: no pattern.
+        samples: training samples for ``taylor`` and ``wanda``.
         seed: for ``random``.
     """
 
     layers: tuple[LayerId, ...]
-    ratio: Annotated[float, Ge(0), Le(1)]
-    criterion: Literal["l1", "random"] = "l1"
+    ratio: Share
+    criterion: Literal["l1", "l2", "taylor", "wanda", "random"] = "l1"
+    spread: Spread = "layer"
+    keep: Annotated[int, Ge(0)] = 0
+    of: Annotated[int, Ge(0)] = 0
+    samples: Count = 256
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class MaskWeights:
+    """Zero the weights that a mask in a file says.
+
+    Attributes:
+        path: a file of masks by layer or parameter, 0 where a weight goes.
+    """
+
+    layers: tuple[LayerId, ...]
+    path: str
+
+
+@dataclass(frozen=True)
+class PruneByMethod:
+    """Zero weights by a pruning method of ``torch.nn.utils.prune``, or a subclass of its own.
+
+    Attributes:
+        method: ``L1Unstructured``, … of torch, or ``file.py:Class`` and ``package.module:Class``.
+        amount: what the method takes as such.
+        arguments: its other arguments, as JSON.
+    """
+
+    layers: tuple[LayerId, ...]
+    method: str
+    amount: Share
+    arguments: str = "{}"
 
 
 @dataclass(frozen=True)
@@ -87,9 +166,161 @@ class WeightMask:
 
 @dataclass(frozen=True)
 class WeightsZeroed:
-    """Decision of :class:`PruneWeights`: the masks, bit-packed."""
+    """Decision of what zeroes weights: the masks, bit-packed."""
 
     masks: tuple[WeightMask, ...]
+
+
+@dataclass(frozen=True)
+class PruneHeads:
+    """Remove whole heads of attention layers.
+
+    Attributes:
+        layers: attention layers of a known kind.
+        ratio: share of each layer's heads to remove, 0 to below 1.
+        criterion: least L2 norm of what the head puts into the output, or random.
+        heads: picked by hand, of the one layer; ``ratio`` then says nothing.
+        seed: for ``random``.
+    """
+
+    layers: tuple[LayerId, ...]
+    ratio: Annotated[float, Ge(0), Lt(1)]
+    criterion: Literal["l2", "random"] = "l2"
+    heads: tuple[Annotated[int, Ge(0)], ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class HeadsGone:
+    """The heads that one layer loses: sorted indices before the edit."""
+
+    layer: LayerId
+    removed: tuple[Annotated[int, Ge(0)], ...]
+    of: Count
+
+
+@dataclass(frozen=True)
+class HeadsRemoved:
+    """Decision of :class:`PruneHeads`."""
+
+    layers: tuple[HeadsGone, ...]
+
+
+@dataclass(frozen=True)
+class RemoveBlocks:
+    """Take whole residual blocks out, so that their input passes on unchanged."""
+
+    layers: tuple[LayerId, ...]
+
+
+@dataclass(frozen=True)
+class BlocksRemoved:
+    """Decision of :class:`RemoveBlocks`."""
+
+    layers: tuple[LayerId, ...]
+
+
+@dataclass(frozen=True)
+class Factorize:
+    """Replace each layer's weight by two smaller ones, by singular value decomposition.
+
+    Attributes:
+        layers: linear layers and convolutions without groups.
+        ratio: share of the layer's parameters to save, 0 to below 1.
+        form: for spatial convolutions: ``channel`` puts a 1x1 behind a narrow convolution (Zhang
+            et al., 2016), ``spatial`` a column in front of a row (Jaderberg et al., 2014).
+    """
+
+    layers: tuple[LayerId, ...]
+    ratio: Annotated[float, Ge(0), Lt(1)]
+    form: Literal["channel", "spatial"] = "channel"
+
+
+@dataclass(frozen=True)
+class LayerFactors:
+    """The two factors of one layer: its children ``first`` and ``second`` from then on.
+
+    Attributes:
+        tensors: named ``first.weight``, ``second.weight`` and ``second.bias``.
+    """
+
+    layer: LayerId
+    rank: Count
+    form: Literal["channel", "spatial"]
+    tensors: tuple[StoredTensor, ...]
+
+
+@dataclass(frozen=True)
+class LayersFactorized:
+    """Decision of :class:`Factorize`."""
+
+    layers: tuple[LayerFactors, ...]
+
+
+@dataclass(frozen=True)
+class FoldNorms:
+    """Fold the batch norm behind each layer into its weights: the same outputs, fewer layers."""
+
+    layers: tuple[LayerId, ...]
+
+
+@dataclass(frozen=True)
+class NormsFolded:
+    """Decision of :class:`FoldNorms`: (layer, batch norm) pairs."""
+
+    pairs: tuple[tuple[LayerId, LayerId], ...]
+
+
+@dataclass(frozen=True)
+class RecalibrateNorms:
+    """Measure the statistics of batch norms anew on training samples.
+
+    Attributes:
+        layers: the batch norms below these; the root for all.
+    """
+
+    layers: tuple[LayerId, ...]
+    samples: Count = 1024
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """Train the layers on the training split; masks and integer weights stay as they are.
+
+    Attributes:
+        layers: what is trained, with everything below; the root for all.
+        optimizer: SGD has a momentum of 0.9 and Nesterov's step.
+        schedule: of the learning rate: from its value down to 0 along a cosine, or constant.
+        distillation: share of the loss that follows the base model's outputs (Hinton et al.,
+            2015), 0 to 1, at ``temperature``.
+        samples: of the training split, the first so many; 0: all.
+        device: torch's name of where it is done.
+    """
+
+    layers: tuple[LayerId, ...]
+    epochs: Count = 3
+    learning_rate: Annotated[float, Gt(0)] = 0.01
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: Annotated[float, Ge(0)] = 1e-4
+    distillation: Share = 0.0
+    temperature: Annotated[float, Gt(0)] = 4.0
+    batch: Count = 64
+    samples: Annotated[int, Ge(0)] = 0
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """Decision of what trains or measures anew: the tensors that came of it.
+
+    Attributes:
+        told: what came of it, in a plain sentence.
+    """
+
+    tensors: tuple[StoredTensor, ...]
+    told: str
 
 
 @dataclass(frozen=True)
@@ -135,22 +366,62 @@ class LayersQuantized:
     calibration: str
 
 
-Edit: TypeAlias = PruneChannels | PruneWeights | Quantize
-Decision: TypeAlias = ChannelsRemoved | WeightsZeroed | LayersQuantized
+Edit: TypeAlias = (
+    PruneChannels
+    | PruneHeads
+    | RemoveBlocks
+    | PruneWeights
+    | MaskWeights
+    | PruneByMethod
+    | Factorize
+    | FoldNorms
+    | Quantize
+    | RecalibrateNorms
+    | FineTune
+)
+Decision: TypeAlias = (
+    ChannelsRemoved
+    | HeadsRemoved
+    | BlocksRemoved
+    | WeightsZeroed
+    | LayersFactorized
+    | NormsFolded
+    | LayersQuantized
+    | Retrained
+)
 
 EDITS: dict[str, tuple[type[Edit], type[Decision]]] = {
     "prune-channels": (PruneChannels, ChannelsRemoved),
+    "prune-heads": (PruneHeads, HeadsRemoved),
+    "remove-blocks": (RemoveBlocks, BlocksRemoved),
     "prune-weights": (PruneWeights, WeightsZeroed),
+    "mask-weights": (MaskWeights, WeightsZeroed),
+    "prune-by-method": (PruneByMethod, WeightsZeroed),
+    "factorize": (Factorize, LayersFactorized),
+    "fold-norms": (FoldNorms, NormsFolded),
     "quantize": (Quantize, LayersQuantized),
+    "recalibrate-norms": (RecalibrateNorms, Retrained),
+    "fine-tune": (FineTune, Retrained),
 }
 """Name in files and on the command line -> request and decision."""
 
 HANDLERS: dict[type[Edit], str] = {
     PruneChannels: "engine.pruning.channels:ChannelPruning",
+    PruneHeads: "engine.pruning.heads:HeadPruning",
+    RemoveBlocks: "engine.pruning.blocks:BlockRemoval",
     PruneWeights: "engine.pruning.weights:WeightPruning",
+    MaskWeights: "engine.pruning.masks:MaskedWeights",
+    PruneByMethod: "engine.pruning.methods:MethodPruning",
+    Factorize: "engine.pruning.factors:Factorization",
+    FoldNorms: "engine.pruning.folding:NormFolding",
     Quantize: "engine.quantization.static:StaticQuantization",
+    RecalibrateNorms: "engine.recovery.recalibration:NormRecalibration",
+    FineTune: "engine.recovery.tuning:FineTuning",
 }
 """Request -> handler, as a lazy name: handlers import torch."""
+
+RECOVERING: frozenset[type[Edit]] = frozenset({RecalibrateNorms, FineTune})
+"""Edits that win accuracy back; they are asked for beside the layers, not of a selection."""
 
 
 def edit_name(edit: Edit | type[Edit]) -> str:

@@ -1,7 +1,7 @@
 """A unit of work: progress out, cancel in."""
 
 from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -21,6 +21,7 @@ class Job:
         self.text = ""
         self.done = 0
         self.total = 0  # 0: the amount of work is not known
+        self.partial: Any = None  # the result as far as it is known, frozen; the newest replaces it
         self._cancelled = False
 
     @property

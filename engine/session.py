@@ -193,7 +193,7 @@ class ModelSession:
             EditRefused: it cannot be applied; the message says why.
         """
         with _foreign_errors_named():
-            subject = self._subject(self._cursor)
+            subject = self._to_edit()
             handler = handler_of(edit)
             self._check_layers(edit, subject)
             draft = handler.draft(edit, subject, job)
@@ -215,7 +215,7 @@ class ModelSession:
             Cancelled: likewise.
         """
         with _foreign_errors_named():
-            subject = self._subject(self._cursor)
+            subject = self._to_edit()
             self._check_layers(edit, subject)
             decision = handler_of(edit).decide(edit, subject, job)
             return self._commit((AppliedEdit(edit, decision),), job)
@@ -615,6 +615,15 @@ class ModelSession:
         for applied, id_ in reversed(missing):
             subject = self._kept[id_] = carried_out(applied, subject)
         return subject
+
+    def _to_edit(self) -> Subject:
+        """The current state, with what deciding an edit may ask for beyond it."""
+        state = self._model_state(self._cursor)
+        series = state.table[ENERGY.key]
+        energy = {
+            id_: sum(one.value for one in parts.values()) for id_, parts in series.layers.items()
+        }
+        return replace(self._subject(self._cursor), base=self._subject(0).model, energy=energy)
 
     def _drop_states(self) -> None:
         """Forget the oldest states beyond the memory budget, never base and current."""

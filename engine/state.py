@@ -8,7 +8,7 @@ from typing import Literal
 from engine.edits import Edit
 from engine.energy.estimates import EnergyEstimate
 from engine.layers import LayerId, LayerTree
-from engine.metrics import Limit, MeasurementTable
+from engine.metrics import Limit, MeasurementTable, Quantity
 from engine.requests import InputSpec, Preprocessing
 
 
@@ -202,3 +202,45 @@ class ExportReport:
     largest_output: float
     bytes: int
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Accuracy of an edited model beside the base model's, on the same validation samples.
+
+    Attributes:
+        accuracy, reference: of the edited model and of the base, with their intervals.
+        lost, gained: samples that only the base has right, and only the edited model; None where
+            the metric is not a share of samples.
+        p_value: of McNemar's exact test, two-sided: how likely so uneven a split is by chance.
+        samples, of: how many samples it rests on so far, and how many there are.
+        settled: it ended early, as more samples would not have changed the answer.
+    """
+
+    accuracy: Quantity
+    reference: Quantity
+    lost: int | None
+    gained: int | None
+    p_value: float | None
+    samples: int
+    of: int
+    settled: bool = False
+
+
+@dataclass(frozen=True)
+class TuningProgress:
+    """How a recovery by training goes.
+
+    Attributes:
+        epoch: epochs done, with the share of the running one.
+        losses: (epoch, training loss) points.
+        accuracies: (epoch, accuracy on samples held out of the training split) points; the first
+            is from before training.
+        best: index of the best of them, whose weights are kept.
+    """
+
+    epoch: float
+    epochs: int
+    losses: tuple[tuple[float, float], ...]
+    accuracies: tuple[tuple[float, Quantity], ...]
+    best: int

@@ -1,0 +1,1 @@
+"""Winning back accuracy: statistics measured anew, and training."""
