@@ -97,6 +97,18 @@ class Operator:
         return tuple(use for use in self.inputs if not use.weight)
 
 
+ADDITIONS = frozenset({"aten.add", "aten.add_"})
+"""Operators that add two tensors."""
+_CARRYING = frozenset(
+    {"aten.clone", "aten.roll", "aten.constant_pad_nd", "aten.relu", "aten.relu_"}
+)
+
+
+def carries(name: str, work: Work) -> bool:
+    """Whether an operator only moves the elements of its first input, or clips them at 0."""
+    return name in _CARRYING or (work is Work.FREE and not name.startswith("quantized"))
+
+
 class OperatorTable:
     """The operators of one forward pass in order; immutable.
 
@@ -125,6 +137,22 @@ class OperatorTable:
             if operator.macs:
                 sums[operator.layer] = sums.get(operator.layer, 0) + operator.macs
         return sums
+
+    @cached_property
+    def _by_layer(self) -> dict[LayerId, list[Operator]]:
+        found: dict[LayerId, list[Operator]] = {}
+        for operator in self._operators:
+            found.setdefault(operator.layer, []).append(operator)
+        return found
+
+    def of(self, layer: LayerId) -> tuple[Operator, ...]:
+        """The operators that ran in the layer itself, not in those below it, in order."""
+        return tuple(self._by_layer.get(layer, ()))
+
+    def only_product(self, layer: LayerId) -> Operator | None:
+        """The product of a layer that has one and runs once; None for all others."""
+        products = [one for one in self.of(layer) if one.macs]
+        return products[0] if len(products) == 1 else None
 
     def unattributed(self) -> dict[str, None]:
         """Names of operators that have no rule, in order of appearance."""
@@ -210,6 +238,27 @@ class OperatorTable:
             ),
             default=use.bits,
         )
+
+    def hands_on(self, first: int, last: int, given: int, put_out: int, layer: LayerId) -> bool:
+        """Whether operators add to a value what they make of it, and put the sum out.
+
+        What moves or clips the value without computing may lie in between: views, permutations,
+        ReLU. That the value then comes out as it went in is likely, and for numbers to prove.
+
+        Args:
+            first, last: the operators' range, as in ``range``.
+            given, put_out: numbers of the value and of what comes out.
+            layer: where at least one of the sums must be taken.
+        """
+        carrying, sums = {given}, 0
+        for operator in self._operators[first:last]:
+            carried = [use.number in carrying for use in operator.inputs]
+            if operator.name in ADDITIONS and len(carried) == 2 and any(carried):
+                sums += operator.layer == layer and not all(carried)
+            elif carried[:1] != [True] or not carries(operator.name, operator.work):
+                continue
+            carrying.update(use.number for use in operator.outputs)
+        return put_out in carrying and sums > 0
 
     def last_products(self) -> frozenset[LayerId]:
         """Layers of the products behind the results, with no other product in between."""

@@ -97,6 +97,8 @@ class Trace:
         result_shapes: of all tensors that the model put out, in order.
         output_layers: layers whose products reach the model's outputs through element-wise work
             alone: their channels are the outputs'.
+        residual_layers: layers that add to what they are given what they make of it, and put out
+            a sum of the same shape (:meth:`engine.operators.OperatorTable.hands_on`).
         ran: ``real`` when shapes depend on data, so that the figures hold for the sample input.
     """
 
@@ -104,6 +106,7 @@ class Trace:
     output_shapes: dict[LayerId, tuple[int, ...]]
     result_shapes: tuple[tuple[int, ...], ...]
     output_layers: frozenset[LayerId]
+    residual_layers: frozenset[LayerId] = frozenset()
     ran: Literal["fake", "real"] = "fake"
 
 
@@ -151,7 +154,7 @@ class _NeedsData(ForwardFailed):
 
 
 # What fake tensors raise where only data can tell how to go on.
-_DATA_DEPENDENT = (
+DATA_DEPENDENT = (
     DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException,
 )  # fmt: skip
 
@@ -167,9 +170,9 @@ def _recorded(
     recorder = _Recorder({id(tensor): name for name, tensor in tensors_of(copy)}, seen)
     depth = _watch(copy, recorder)
     try:
-        with torch.no_grad(), _plain_kernels(), _deeper_calls(depth), mode, recorder:
+        with torch.no_grad(), plain_kernels(), deeper_calls(depth), mode, recorder:
             result = copy(*samples)
-    except _DATA_DEPENDENT as error:
+    except DATA_DEPENDENT as error:
         layer = recorder.layer_of(error)
         raise _NeedsData(f"What {_where(layer)} does depends on its data ({error})") from error
     except Exception as error:
@@ -181,12 +184,13 @@ def _recorded(
         recorder.shapes,
         tuple(tuple(leaf.shape) for leaf in results),
         operators.last_products(),
+        recorder.residual_layers(operators),
         ran,
     )
 
 
 @contextmanager
-def _plain_kernels() -> Iterator[None]:
+def plain_kernels() -> Iterator[None]:
     """Keep the fused attention kernel, which hides its matrix products, out of the way."""
     fastpath = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -201,7 +205,7 @@ def _plain_kernels() -> Iterator[None]:
 
 
 @contextmanager
-def _deeper_calls(depth: int) -> Iterator[None]:
+def deeper_calls(depth: int) -> Iterator[None]:
     """Room for what watching adds to the stack: a model that runs by itself runs here too."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(limit + 2 * depth + 200)  # a frame a level, and those of fake tensors
@@ -303,6 +307,9 @@ class _Recorder(TorchDispatchMode):
         self.shapes: dict[LayerId, tuple[int, ...]] = {}
         self._names = names
         self._stack: list[LayerId] = [ROOT]
+        # Of every running layer its first operator and the tensor it was given, None for others.
+        self._given: list[tuple[int, TensorUse | None]] = []
+        self._calls: dict[LayerId, list[tuple[int, int, int, int] | None]] = {}
         # Weakly, as a real run would keep all activations; an id may so come to name another.
         self._uses: dict[int, tuple[weakref.ref[Tensor], TensorUse]] = {}
         self._numbers = itertools.count()
@@ -316,8 +323,11 @@ class _Recorder(TorchDispatchMode):
     def entering(self, layer: LayerId) -> Callable[[nn.Module, Any], None]:
         """A pre-forward hook for that layer."""
 
-        def hook(_module: nn.Module, _inputs: Any) -> None:
+        def hook(_module: nn.Module, inputs: Any) -> None:
             self._stack.append(layer)
+            given = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+            use = None if given is None else self._use(given)
+            self._given.append((len(self.operators), use))
 
         return hook
 
@@ -326,6 +336,7 @@ class _Recorder(TorchDispatchMode):
 
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             self._stack.pop()
+            self._note_call(layer, output)
             raised = sys.exc_info()[1] if output is None else None
             if raised is not None and raised is not self._failed[0]:
                 self._failed = raised, layer
@@ -342,7 +353,7 @@ class _Recorder(TorchDispatchMode):
             self._use(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)
         )
         out = func(*args, **kwargs)
-        work = _work_of(func)
+        work = work_of(func)
         macs = _macs_of(func, args, kwargs, out) if work is Work.PRODUCT else 0
         outputs = tuple(
             self._written(func, leaf, inputs)
@@ -366,6 +377,22 @@ class _Recorder(TorchDispatchMode):
             self._seen(operator, [leaf for leaf in leaves if isinstance(leaf, Tensor)])
         return out
 
+    def _note_call(self, layer: LayerId, output: Any) -> None:
+        first, given = self._given.pop()
+        call = None
+        if given is not None and isinstance(output, Tensor) and given.shape == output.shape:
+            call = first, len(self.operators), given.number, self._use(output).number
+        self._calls.setdefault(layer, []).append(call)
+
+    def residual_layers(self, operators: OperatorTable) -> frozenset[LayerId]:
+        """Layers that hand their input on, with something added, whenever they run."""
+        return frozenset(
+            layer
+            for layer, calls in self._calls.items()
+            if layer != ROOT
+            and all(call is not None and operators.hands_on(*call, layer) for call in calls)
+        )
+
     def number_of(self, tensor: Tensor) -> int:
         """The number of the value that a tensor holds now."""
         return self._use(tensor).number
@@ -384,7 +411,7 @@ class _Recorder(TorchDispatchMode):
 
     def _written(self, func: Any, tensor: Tensor, inputs: tuple[TensorUse, ...]) -> TensorUse:
         weight = bool(inputs) and all(use.weight for use in inputs)
-        if _work_of(func) is Work.FREE and inputs and not _is_quantize(func):
+        if work_of(func) is Work.FREE and inputs and not _is_quantize(func):
             # Views; and behind dequantize what is stored is still the integer, the float is
             # the arithmetic's notation.
             bits = inputs[0].bits
@@ -394,13 +421,14 @@ class _Recorder(TorchDispatchMode):
 
 
 @cache
-def _work_of(func: Any) -> Work:
+def work_of(func: Any) -> Work:
+    """What an operator of the dispatcher costs, as far as its rule tells."""
     packet = str(func._overloadpacket)
     if func._overloadpacket in flop_registry or packet in _PRODUCTS:
         return Work.PRODUCT
     if func.is_view or packet in _FREE or packet.startswith(_QUANTIZED):
         return Work.FREE  # a value is rounded as it is written: no traffic of its own
-    if packet in _TRAFFIC or _is_pointwise(func):
+    if packet in _TRAFFIC or is_pointwise(func):
         return Work.TRAFFIC
     return Work.UNKNOWN
 
@@ -409,7 +437,8 @@ def _is_quantize(func: Any) -> bool:
     return str(func._overloadpacket).startswith(f"{_QUANTIZED}quantize")
 
 
-def _is_pointwise(func: Any) -> bool:
+def is_pointwise(func: Any) -> bool:
+    """Whether each output element of an operator depends on the input elements at its place."""
     # Only some in-place variants carry their operator's tag, so the plain one is asked as well.
     if torch.Tag.pointwise in func.tags:
         return True
