@@ -1,33 +1,28 @@
 """Structured pruning: output channels removed with everything coupled to them.
 
-The law: the pruned model puts out what the unpruned one puts out when the removed channels are
-masked where they are read. Every decision is checked against it on the sample input, but where a
-layer norm is coupled: its mean is over the channels that are left, and removal is not masking.
+Every decision is checked on the sample input against the law of :mod:`engine.pruning.shrinking`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from engine.editing import Subject, module_at
 from engine.edits import ChannelSlice, ChannelsRemoved, PruneChannels
-from engine.errors import EditRefused, RecipeMismatch, is_out_of_memory
-from engine.integer_layers import is_quantized
+from engine.errors import EditRefused
 from engine.job import Job
 from engine.layers import LayerId
-from engine.pruning.groups import ChannelGroups, Member, is_depthwise
-from engine.sharing import own_parameter, share_for_running
+from engine.pruning.amounts import Pool, by_energy, by_layer, by_rank
+from engine.pruning.coupling import Coupling, Group, Member
+from engine.pruning.criteria import COMPARABLE, Scores, by_unit, unit_scores
+from engine.pruning.shrinking import check_law, shrink
 from engine.state import LayerEffect
 
-LAW_TOLERANCE = 1e-3
-"""Largest difference allowed between pruned and masked outputs, as a share of the largest one.
-
-Float32 sums in another order differ by far less; a wrong coupling by far more.
-"""
-
-_ROOTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_Side = tuple[LayerId, str, int]
 
 
 class ChannelPruning:
@@ -36,37 +31,27 @@ class ChannelPruning:
     spares_outputs = True
 
     def applies(self, module: nn.Module) -> bool:
-        """Convolutions (plain or depthwise) and linear layers of more than one channel."""
-        # Attention's output projection is used without being called: torch-pruning misses it.
-        if not isinstance(module, _ROOTS) or isinstance(module, NonDynamicallyQuantizableLinear):
-            return False
+        """Convolutions and linear layers of more than one output channel."""
         if isinstance(module, nn.Linear):
             return module.out_features > 1
-        return module.out_channels > 1 and (module.groups == 1 or is_depthwise(module))
+        return isinstance(module, _ConvNd) and module.out_channels > 1
 
     def draft(self, edit: PruneChannels, subject: Subject, job: Job) -> ChannelsRemoved:
-        """The channels that would go."""
+        """The channels that would go; data are looked at, once for all drafts."""
         if not 0 <= edit.ratio < 1:
             raise EditRefused(
                 f"A ratio of {edit.ratio:g} is not possible: it must be at least 0 and below 1."
             )
-        removed: dict[tuple[LayerId, str, int], tuple[int, set[int]]] = {}
-        for layer in edit.layers:
-            job.check()
-            module = module_at(subject.model, layer)
-            if not self.applies(module):
-                raise EditRefused(_why_not(layer, module))
-            if (layer, "out", 0) in removed:
-                continue  # an earlier choice is coupled to it and has shrunk it already
-            members = self._group(subject, layer)
-            _add(removed, members, self._choose(edit, subject, layer, members))
-        decision = ChannelsRemoved(
-            tuple(
-                ChannelSlice(layer, side, tuple(sorted(gone)), of, dim)  # type: ignore[arg-type]
-                for (layer, side, dim), (of, gone) in removed.items()
-                if gone
+        if edit.channels and len(edit.layers) > 1:
+            raise EditRefused(
+                f"Channels are picked of one layer, and {len(edit.layers)} are chosen.",
+                "Choose one layer, or give a ratio.",
             )
-        )
+        groups = self._groups(edit, subject, job)
+        if edit.channels:
+            decision = ChannelsRemoved(_slices([(groups[0], _picked(edit, groups[0]))]))
+        else:
+            decision = _by_amount(edit, groups, subject, job)
         for one in decision.slices:
             if len(one.removed) >= one.of:
                 raise EditRefused(
@@ -77,271 +62,303 @@ class ChannelPruning:
     def decide(self, edit: PruneChannels, subject: Subject, job: Job) -> ChannelsRemoved:
         """The channels that go, checked by the law on the sample input."""
         decision = self.draft(edit, subject, job)
-        job.begin("Checking the plan on the sample input")
-        _check_law(decision, subject)
+        if decision.slices:
+            job.begin("Checking the plan on the sample input")
+            check_law(decision.slices, subject)
         return decision
 
     def carry_out(self, decision: ChannelsRemoved, model: nn.Module) -> None:
         """Replace the tensors of every slice by smaller ones."""
-        for one in decision.slices:
-            _check_fit(one, model)
-            keep = _kept(one)
-            if one.side == "parameter":
-                parent, _, name = one.layer.rpartition(".")
-                _cut(model.get_submodule(parent), name, keep, one.dim)
-            else:
-                _shrink(module_at(model, one.layer), one.side, keep)
+        shrink(model, decision.slices)
 
     def effects(self, decision: ChannelsRemoved, subject: Subject) -> tuple[LayerEffect, ...]:
         """Channels of every layer of the groups, before and after."""
         return tuple(
             LayerEffect(
-                one.layer if one.side != "parameter" else LayerId(one.layer.rpartition(".")[0]),
+                _layer_of(one),
                 "coupled",
                 "input channels" if one.side == "in" else "output channels",
                 one.of,
                 one.of - len(one.removed),
+                one.removed,
             )
             for one in decision.slices
         )
 
     def notes(self, decision: ChannelsRemoved, subject: Subject) -> tuple[str, ...]:
-        """Savings that hold on every device, and whether the plan will be checked."""
+        """How the amount was met, what shrinks together, and that it saves on every device."""
         if not decision.slices:
-            return ("The amount removes no whole channel: nothing changes.",)
+            return (decision.told or "The amount removes no whole channel: nothing changes.",)
         saved = "Removed channels save time, memory and energy on every device."
-        if _has_law(decision, subject):
-            return (saved,)
-        return (
-            saved,
-            "A layer norm averages over these channels, so that removing them is more than "
-            "masking them: the plan is not checked against the masked model.",
+        told = (decision.told, _reach(decision, subject), saved)
+        return tuple(one for one in told if one)
+
+    def _groups(self, edit: PruneChannels, subject: Subject, job: Job) -> list[Group]:
+        """The group of each chosen layer."""
+        groups, refusals = [], []
+        for layer in job.track(edit.layers, "Finding coupled channels"):
+            module = module_at(subject.model, layer)
+            try:
+                if not self.applies(module):
+                    raise EditRefused(
+                        f"{layer} ({type(module).__name__}) has no output channels that could be "
+                        "removed."
+                    )
+                groups.append(_group(subject, layer))
+            except EditRefused as refusal:
+                refusals.append(refusal)
+        if refusals:
+            raise _together(refusals, len(edit.layers))
+        return groups
+
+
+_MOST_REASONS = 5
+
+
+def _together(refusals: Sequence[EditRefused], chosen: int) -> EditRefused:
+    """One refusal with the reasons of all; the first one where they are the same."""
+    reasons = list(dict.fromkeys(map(str, refusals)))
+    if len(reasons) == 1:
+        return refusals[0]
+    more = " …" if len(reasons) > _MOST_REASONS else ""
+    return EditRefused(
+        f"{len(refusals)} of the {chosen} chosen layers cannot lose channels. "
+        f"{' '.join(reasons[:_MOST_REASONS])}{more}",
+        "Leave them out of the selection.",
+    )
+
+
+def _group(subject: Subject, layer: LayerId) -> Group:
+    coupling = subject.once("channels", lambda: Coupling(subject.model, subject.inputs))
+    return subject.once(f"channels of {layer}", lambda: coupling.of(layer))
+
+
+def _picked(edit: PruneChannels, group: Group) -> NDArray[np.bool_]:
+    """The units that hold the channels picked by hand."""
+    units, layer = group.members[0].units, edit.layers[0]
+    if beyond := [one for one in edit.channels if not 0 <= one < len(units)]:
+        raise EditRefused(f"{layer} has channels 0 to {len(units) - 1}, and no {beyond[0]}.")
+    stay = [one for one in edit.channels if units[one] < 0]
+    if stay:
+        raise EditRefused(f"Channel {stay[0]} of {layer} cannot be removed.")
+    gone = np.zeros(group.units, np.bool_)
+    gone[units[list(edit.channels)]] = True
+    together = np.flatnonzero(gone[units] & (units >= 0))
+    if len(together) == len(units):
+        raise EditRefused(f"One channel of {layer} at least must stay.")
+    if left := sorted({*together.tolist()} - {*edit.channels}):
+        raise EditRefused(
+            f"The channels of {layer} go in whole groups: with those picked would go "
+            f"{', '.join(map(str, left[:8]))}{' …' if len(left) > 8 else ''} as well.",
+            "Pick these too, or none of their group.",
         )
-
-    def _group(self, subject: Subject, layer: LayerId) -> tuple[Member, ...]:
-        groups = subject.once("channels", lambda: ChannelGroups(subject.model, subject.inputs))
-        return subject.once(f"channels of {layer}", lambda: groups.of(layer))
-
-    def _choose(
-        self, edit: PruneChannels, subject: Subject, layer: LayerId, members: tuple[Member, ...]
-    ) -> frozenset[int]:
-        """The root's output channels that go: those of least importance over the group."""
-        of = members[0].of
-        count = min(round(edit.ratio * of), of - 1)
-        if edit.criterion == "random":
-            generator = torch.Generator().manual_seed(edit.seed)
-            order = torch.randperm(of, generator=generator)
-        else:
-            power = 1 if edit.criterion == "l1" else 2
-            order = subject.once(
-                f"{edit.criterion} of {layer}",
-                lambda: _importance(subject.model, members, power).argsort(stable=True),
-            )
-        return frozenset(order[:count].tolist())
+    return gone
 
 
-def _why_not(layer: LayerId, module: nn.Module) -> str:
-    kind = type(module).__name__
-    if isinstance(module, _ROOTS[:3]) and module.groups > 1:
-        return f"{layer} is a convolution in {module.groups} groups: not supported yet."
-    return f"{layer} ({kind}) has no output channels that could be removed."
+# By amount
 
 
-def _add(
-    removed: dict[tuple[LayerId, str, int], tuple[int, set[int]]],
-    members: Iterable[Member],
-    gone: frozenset[int],
-) -> None:
-    for member in members:
-        key = (member.layer, member.side, member.dim)
-        indices = removed.setdefault(key, (member.of, set()))[1]
-        indices.update(index for index, root in member.pairs if root in gone)
+@dataclass(frozen=True, eq=False)
+class _Candidates:
+    """What one layer puts up for removal.
 
-
-def _importance(model: nn.Module, members: Iterable[Member], power: int) -> Tensor:
-    """L1 or L2 norm of all filters that write each of the root's output channels.
-
-    The norm of Li et al., Pruning Filters for Efficient ConvNets (2017), taken over the coupled
-    group, so that a residual sum keeps what any of its branches needs. Shape (channels,).
+    Attributes:
+        order: units of the group that may go, least score first.
     """
-    scores: Tensor | None = None
-    for member in members:
-        if member.side != "out":
-            continue
-        module = module_at(model, member.layer)
-        if not isinstance(module, _ROOTS):
-            continue
-        norms = module.weight.detach().double().flatten(1).abs().pow(power).sum(1)
-        if is_quantized(module):
-            norms *= torch.as_tensor(module.weight_scale, dtype=torch.double) ** power
-        if scores is None:
-            scores = torch.zeros(member.of, dtype=torch.double)
-        indices, roots = (torch.tensor(one) for one in zip(*member.pairs, strict=True))
-        scores.index_add_(0, roots, norms[indices])
-    assert scores is not None  # the root itself is an out member
-    return scores
+
+    group: Group
+    order: NDArray[np.intp]
+    pool: Pool
+
+    def first(self, count: int) -> NDArray[np.bool_]:
+        """Which units are gone when ``count`` are, (units,)."""
+        gone = np.zeros(self.group.units, np.bool_)
+        gone[self.order[:count]] = True
+        return gone
 
 
-def _check_fit(one: ChannelSlice, model: nn.Module) -> None:
-    """Refuse a slice from a file that was cut for a layer of another size."""
-    if one.side == "parameter":
-        parent, _, name = one.layer.rpartition(".")
-        of = getattr(model.get_submodule(parent), name).shape[one.dim]
+def _by_amount(
+    edit: PruneChannels, groups: Sequence[Group], subject: Subject, job: Job
+) -> ChannelsRemoved:
+    candidates = list(_candidates(edit, groups, subject, job))
+    pools = [one.pool for one in candidates]
+    told = ""
+    if edit.spread == "layer":
+        counts = by_layer(pools, edit.ratio, edit.multiple)
+    elif edit.spread == "global":
+        counts = by_rank(pools, edit.ratio, edit.multiple)
     else:
-        of = _width(module_at(model, one.layer), one.side)
-    if of != one.of or not len(set(one.removed)) < of or max(one.removed, default=0) >= of:
-        raise RecipeMismatch(
-            f"{len(one.removed)} of {one.of} channels cannot be removed from {one.layer}, "
-            f"which has {of}."
+        left = _EnergyLeft(candidates, subject)
+        counts = by_energy(pools, edit.ratio, edit.multiple, left)
+        told = (
+            f"About {100 * (1 - left(counts)):.0f} % is saved of the modelled energy of these "
+            "layers and those coupled to them."
         )
+    slices = _slices(
+        [(one.group, one.first(count)) for one, count in zip(candidates, counts, strict=True)]
+    )
+    wide = edit.multiple > 1 and any(one.width >= 2 * edit.multiple for one in pools)
+    if wide and edit.ratio:
+        rounded = f"Widths are rounded to multiples of {edit.multiple}."
+        nothing = (
+            f"Rounded to multiples of {edit.multiple}, the amount removes no channel: "
+            "nothing changes."
+        )
+        told = f"{told} {rounded}".strip() if slices else nothing
+    return ChannelsRemoved(slices, told if slices or wide else "")
 
 
-def _width(module: nn.Module, side: str) -> int:
-    if isinstance(module, nn.Linear):
-        return module.out_features if side == "out" else module.in_features
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return module.out_channels if side == "out" else module.in_channels
-    if isinstance(module, nn.LayerNorm):
-        return module.normalized_shape[-1]
-    return int(module.num_parameters if isinstance(module, nn.PReLU) else module.num_features)  # type: ignore[arg-type]
+def _candidates(
+    edit: PruneChannels, groups: Sequence[Group], subject: Subject, job: Job
+) -> Iterator[_Candidates]:
+    """The units of each layer that are not those of an earlier one too."""
+    taken: dict[_Side, NDArray[np.bool_]] = {}
+    for group in groups:
+        job.check()
+        fresh = _fresh(group, taken)
+        if not fresh.any():
+            continue  # coupled to an earlier choice, whose share it has
+        scores = unit_scores(edit, group, subject, job)
+        order = np.argsort(scores, kind="stable")
+        order = order[(fresh & ~_last_ones(group, order))[order]]
+        if edit.criterion not in COMPARABLE:
+            scores = scores / (scores[fresh].mean() or 1.0)
+        root = group.members[0].units
+        pool = Pool(
+            int(np.count_nonzero((root < 0) | fresh[root])),
+            np.bincount(root[root >= 0], minlength=group.units)[order],
+            scores[order],
+            float(scores[fresh].sum()),
+            _joules(group, subject)[order],
+        )
+        yield _Candidates(group, order, pool)
 
 
-def _kept(one: ChannelSlice) -> Tensor:
-    keep = torch.ones(one.of, dtype=torch.bool)
-    keep[list(one.removed)] = False
-    return keep.nonzero().flatten()
+def _fresh(group: Group, taken: dict[_Side, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """Which units no earlier group had, (units,); they are taken from now on."""
+    fresh = np.ones(group.units, np.bool_)
+    for member in group.members:
+        seen = taken.get(_side(member))
+        if seen is not None:
+            fresh[member.units[seen & (member.units >= 0)]] = False
+    for member in group.members:
+        seen = taken.setdefault(_side(member), np.zeros(len(member.units), np.bool_))
+        seen |= (member.units >= 0) & fresh[member.units]
+    return fresh
 
 
-def _cut(module: nn.Module, name: str, keep: Tensor, dim: int) -> None:
-    """Replace one tensor of the module by its kept part; absent tensors stay absent."""
-    tensor = getattr(module, name, None)
-    if tensor is None:
-        return
-    smaller = tensor.detach().index_select(dim, keep.to(tensor.device))
-    if isinstance(tensor, nn.Parameter):
-        setattr(module, name, own_parameter(smaller, tensor))
-    else:
-        setattr(module, name, smaller)
+def _last_ones(group: Group, order: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """The units that must stay, (units,): of each side of each layer the one of highest score."""
+    rank = np.empty(group.units, np.intp)
+    rank[order] = np.arange(group.units)
+    last = np.zeros(group.units, np.bool_)
+    for member in group.members:
+        if len(member.units) and member.units.min() >= 0:
+            last[order[rank[member.units].max()]] = True
+    return last
 
 
-def _shrink(module: nn.Module, side: str, keep: Tensor) -> None:
-    """Keep only some channels on one side of a layer, its hyperparameters following."""
-    count = len(keep)
-    if side == "out" and is_quantized(module):
-        _cut(module, "weight_scale", keep, 0)
-        _cut(module, "weight_zero_point", keep, 0)
-    if isinstance(module, nn.Linear):
-        _cut(module, "weight", keep, 0 if side == "out" else 1)
-        if side == "out":
-            _cut(module, "bias", keep, 0)
-            module.out_features = count
-        else:
-            module.in_features = count
-    elif isinstance(module, nn.modules.conv._ConvNd):
-        _shrink_convolution(module, side, keep)
-    elif isinstance(module, nn.LayerNorm):
-        _cut(module, "weight", keep, 0)
-        _cut(module, "bias", keep, 0)
-        module.normalized_shape = (count,)
-    else:  # one value a channel: batch and instance norm, PReLU
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            _cut(module, name, keep, 0)
-        if isinstance(module, nn.PReLU):
-            module.num_parameters = count
-        else:
-            module.num_features = count  # type: ignore[assignment]
+def _slices(
+    gone_of: Iterable[tuple[Group, NDArray[np.bool_]]],
+) -> tuple[ChannelSlice, ...]:
+    """What goes of every side of every layer, from which units of each group go."""
+    removed: dict[_Side, NDArray[np.bool_]] = {}
+    for group, gone in gone_of:
+        for member in group.members:
+            one = removed.setdefault(_side(member), np.zeros(len(member.units), np.bool_))
+            one |= (member.units >= 0) & gone[member.units]
+    return tuple(
+        ChannelSlice(layer, side, tuple(np.flatnonzero(one).tolist()), len(one), dim)  # type: ignore[arg-type]
+        for (layer, side, dim), one in removed.items()
+        if one.any()
+    )
 
 
-def _shrink_convolution(module: nn.modules.conv._ConvNd, side: str, keep: Tensor) -> None:
-    count = len(keep)
-    if is_depthwise(module):
-        _cut(module, "weight", keep, 0)
-        _cut(module, "bias", keep, 0)
-        module.in_channels = module.out_channels = module.groups = count
-        return
-    out_axis = 1 if module.transposed else 0
-    if side == "out":
-        _cut(module, "weight", keep, out_axis)
-        _cut(module, "bias", keep, 0)
-        module.out_channels = count
-    else:
-        _cut(module, "weight", keep, 1 - out_axis)
-        module.in_channels = count
+def _side(member: Member) -> _Side:
+    return member.layer, member.side, member.dim
 
 
-def _cut_layers(
-    decision: ChannelsRemoved, subject: Subject
-) -> list[tuple[ChannelSlice, nn.Module]]:
-    return [
-        (one, module_at(subject.model, one.layer))
-        for one in decision.slices
-        if one.side != "parameter"
-    ]
+# Energy
 
 
-def _has_law(decision: ChannelsRemoved, subject: Subject) -> bool:
-    """Whether removal is masking: not where a layer norm's mean is over the channels left."""
-    cut = _cut_layers(decision, subject)
-    return not any(isinstance(module, nn.LayerNorm) for _, module in cut)
+def _costly(group: Group, subject: Subject) -> Iterator[tuple[Member, float]]:
+    """The members whose layer's modelled energy falls with their channels, and its joules.
+
+    A convolution in groups loses groups whole, on both sides: its outputs alone tell how many.
+    """
+    for member in group.members:
+        joules = subject.energy.get(member.layer, 0.0)
+        if member.side == "parameter" or joules <= 0:
+            continue
+        module = module_at(subject.model, member.layer)
+        if member.side == "in" and isinstance(module, _ConvNd) and module.groups > 1:
+            continue
+        yield member, joules
 
 
-def _check_law(decision: ChannelsRemoved, subject: Subject) -> None:
-    """Run pruned and masked model on the sample input and compare, where there is a law."""
-    if not _has_law(decision, subject):
-        return
-    layers = _cut_layers(decision, subject)
-    pruned = share_for_running(subject.model)
-    ChannelPruning().carry_out(decision, pruned)
-    masked = share_for_running(subject.model)
-    for one, module in layers:
-        if one.side == "in":
-            axis = _channel_axis(module)
-            mask = torch.zeros(one.of).index_fill_(0, _kept(one), 1.0)
-            masked.get_submodule(one.layer).register_forward_pre_hook(_Masking(mask, axis))
-    with torch.inference_mode():
-        try:
-            smaller = list(_floats(pruned(*subject.inputs)))
-        except RuntimeError as failure:
-            if is_out_of_memory(failure):
-                raise
-            return  # it does not even run: refused, in words, when its shapes are validated
-        larger = list(_floats(masked(*subject.inputs)))
-    if [one.shape for one in smaller] != [one.shape for one in larger]:
-        return  # likewise
-    for got, wanted in zip(smaller, larger, strict=True):
-        scale = float(wanted.abs().max())
-        error = float((got - wanted).abs().max())
-        if not error <= LAW_TOLERANCE * scale + 1e-9:
+def _joules(group: Group, subject: Subject) -> Scores:
+    """Modelled joules that each unit saves when it goes alone, (units,)."""
+    joules = np.zeros(group.units)
+    for member, energy in _costly(group, subject):
+        joules += by_unit(
+            member, group.units, np.full(len(member.units), energy / len(member.units))
+        )
+    return joules
+
+
+class _EnergyLeft:
+    """The share of modelled energy left of all layers that the candidates touch.
+
+    A layer's energy is taken to go with the product of its widths on both sides, as its MACs do.
+
+    Raises:
+        EditRefused: none is known.
+    """
+
+    def __init__(self, candidates: Sequence[_Candidates], subject: Subject) -> None:
+        self._joules: dict[LayerId, float] = {}
+        # By pool and side: the share of the side's channels gone after 0, 1, … units.
+        self._gone: list[dict[_Side, NDArray[np.float64]]] = []
+        for one in candidates:
+            gone: dict[_Side, NDArray[np.float64]] = {}
+            for member, joules in _costly(one.group, subject):
+                self._joules[member.layer] = joules
+                channels = by_unit(member, one.group.units, np.ones(len(member.units)))
+                shares = np.cumsum(channels[one.order]) / len(member.units)
+                gone[_side(member)] = np.concatenate([[0.0], shares])
+            self._gone.append(gone)
+        self._all = sum(self._joules.values())
+        if not self._all:
             raise EditRefused(
-                f"The channels coupled to {', '.join(_roots(decision))} were not found rightly: "
-                f"the pruned model is off by {error:.3g} of {scale:.3g}.",
-                "Prune single weights of these layers instead, or quantize them.",
+                "No modelled energy is known of these layers.",
+                "Spread the ratio over layers or globally instead.",
             )
 
-
-def _roots(decision: ChannelsRemoved) -> Iterator[str]:
-    return (one.layer for one in decision.slices[:1])
-
-
-def _channel_axis(module: nn.Module) -> int:
-    """Axis of the channels in the module's input, counted from the end."""
-    return -1 if isinstance(module, nn.Linear) else -1 - len(getattr(module, "kernel_size", ()))
-
-
-class _Masking:
-    """Pre-forward hook that zeroes channels of a layer's input."""
-
-    def __init__(self, mask: Tensor, axis: int) -> None:
-        self._mask = mask.reshape(-1, *(1,) * (-1 - axis))
-
-    def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if not inputs:  # called by keyword: left unmasked, so that the law refuses the plan
-            return inputs
-        first, *rest = inputs
-        return (first * self._mask.to(first), *rest)
+    def __call__(self, counts: Sequence[int]) -> float:
+        """What is left when so many units of each pool go."""
+        kept: dict[_Side, float] = {}
+        for gone, count in zip(self._gone, counts, strict=True):
+            for side, shares in gone.items():
+                kept[side] = kept.get(side, 1.0) - float(shares[count])
+        left = dict(self._joules)
+        for (layer, _, _), share in kept.items():
+            left[layer] *= share
+        return sum(left.values()) / self._all
 
 
-def _floats(output: object) -> Iterator[Tensor]:
-    for leaf in torch.utils._pytree.tree_leaves(output):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            yield leaf
+# What is told
+
+
+def _reach(decision: ChannelsRemoved, subject: Subject) -> str:
+    """How many layers shrink, and what they take of the modelled energy."""
+    layers = {_layer_of(one) for one in decision.slices}
+    told = f"{len(layers)} layers shrink together" if len(layers) > 1 else ""
+    whole = sum(subject.energy.values())
+    if not told or not whole:
+        return f"{told}." if told else ""
+    share = sum(subject.energy.get(layer, 0.0) for layer in layers) / whole
+    return f"{told}; they take {100 * share:.0f} % of the modelled energy."
+
+
+def _layer_of(one: ChannelSlice) -> LayerId:
+    return LayerId(one.layer.rpartition(".")[0]) if one.side == "parameter" else one.layer

@@ -2,10 +2,9 @@
 
 import copy
 import hashlib
-import subprocess
-import sys
-import threading
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -14,15 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from engine.child import environment
-from engine.editing import Subject, carried_out, handler_of, look_at
+from engine.editing import Subject, carried_out, look_at
 from engine.edits import AppliedEdit, ChannelsRemoved, PruneChannels, Quantize
 from engine.errors import EditRefused
 from engine.job import Job
 from engine.layers import LayerId
-from engine.pruning import groups
 from engine.pruning.channels import ChannelPruning
-from engine.pruning.groups import ChannelGroups, Member, time_limit
+from engine.pruning.coupling import Coupling, Group
 from engine.quantization.static import StaticQuantization
 from engine.requests import InputSpec
 from engine.session import ModelSession
@@ -71,7 +68,7 @@ def seen(model: nn.Module, *shape: int) -> Subject:
 
 
 def decided(subject: Subject, *layers: str, ratio: float, **wish: object) -> AppliedEdit:
-    edit = PruneChannels(tuple(map(LayerId, layers)), ratio, **wish)
+    edit = PruneChannels(tuple(map(LayerId, layers)), ratio, **{"multiple": 1, **wish})
     return AppliedEdit(edit, ChannelPruning().decide(edit, subject, Job()))
 
 
@@ -91,7 +88,13 @@ def masked(subject: Subject, decision: ChannelsRemoved) -> nn.Module:
         if one.side == "in":
             reader = model.get_submodule(one.layer)
             axis = 0 if getattr(reader, "transposed", False) else 1
-            reader.weight.data.index_fill_(axis, torch.tensor(one.removed), 0.0)
+            columns = reader.weight.shape[axis]
+            for index in one.removed:  # of a convolution in groups, of its own group alone
+                rows = slice(None)
+                if columns < one.of:
+                    each = reader.out_channels // reader.groups
+                    rows = slice(index // columns * each, (index // columns + 1) * each)
+                reader.weight.data.movedim(axis, 1)[rows, index % columns] = 0.0
     return model
 
 
@@ -326,7 +329,7 @@ def test_integer_filters_are_weighed_with_their_scales() -> None:
 def test_thirty_percent_of_a_residual_sum_shrinks_exactly_what_is_coupled(
     demo: ModelSession, job: Job
 ) -> None:
-    edit = PruneChannels((LayerId("stage1.block0.conv2"),), 0.3)
+    edit = PruneChannels((LayerId("stage1.block0.conv2"),), 0.3, multiple=1)
     outputs = {
         "stage1.block0.conv2", "stage1.block0.bn2", "stage1.block0.skip.conv",
         "stage1.block0.skip.bn", "stage1.block1.conv2", "stage1.block1.bn2",
@@ -475,12 +478,101 @@ def test_a_ratio_below_half_a_channel_changes_nothing() -> None:
     assert len(removed(decided(subject, "0", ratio=0.13).decision)["0", "out"]) == 1
 
 
+# Channels picked by hand
+
+
+def test_picked_channels_go_and_no_others() -> None:
+    subject = living_demo()
+    applied = decided(subject, "stem.conv", ratio=0.0, channels=(7, 3, 30), multiple=8)
+    assert_law(subject, applied)
+    assert removed(applied.decision)["stem.conv", "out"] == (3, 7, 30)
+
+
+@pytest.mark.parametrize(
+    ("layers", "channels", "words"),
+    [
+        (("stem.conv", "stage1.block0.conv1"), (1,), "picked of one layer, and 2 are chosen"),
+        (("stem.conv",), (1, 32), "channels 0 to 31, and no 32"),
+        (("stem.conv",), (-1,), "and no -1"),
+        (("stem.conv",), tuple(range(32)), "One channel of stem.conv at least must stay"),
+    ],
+)
+def test_impossible_picks_are_refused(
+    layers: tuple[str, ...], channels: tuple[int, ...], words: str
+) -> None:
+    with pytest.raises(EditRefused, match=words):
+        decided(living_demo(), *layers, ratio=0.3, channels=channels)
+
+
+def test_half_a_group_cannot_be_picked() -> None:
+    subject = seen(alive(Groups()), *SHAPE)
+    with pytest.raises(EditRefused, match=r"with those picked would go 1, 3 as well") as caught:
+        decided(subject, "grouped", ratio=0.3, channels=(0, 2))
+    assert "none of their group" in caught.value.remedy
+    slices = removed(decided(subject, "grouped", ratio=0.3, channels=(3, 0, 1, 2)).decision)
+    assert slices["grouped", "out"] == (0, 1, 2, 3)
+
+
+# Rounding
+
+
+def test_widths_are_rounded_to_multiples(demo: ModelSession, job: Job) -> None:
+    edit = PruneChannels((LayerId("stage1.block0.conv2"),), 0.3)
+    effect = demo.preview(edit, job)
+    assert {one.after for one in effect.layers} == {48}  # 44.8 asked for
+    assert effect.notes[0] == "Widths are rounded to multiples of 8."
+    assert re.match(r"10 layers shrink together; they take \d+ % of the", effect.notes[1])
+
+
+def test_what_rounding_leaves_as_it_was_is_told(demo: ModelSession, job: Job) -> None:
+    effect = demo.preview(PruneChannels((LayerId("stem.conv"),), 0.1), job)
+    assert effect.layers == ()
+    assert effect.notes == (
+        "Rounded to multiples of 8, the amount removes no channel: nothing changes.",
+    )
+
+
+class Wide(nn.Module):
+    """A sum with two convolutions side by side: the ranking of it could take one whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(2, 4, 1), nn.Conv2d(2, 6, 1)
+        self.all = nn.Conv2d(2, 10, 1)
+        self.last = nn.Conv2d(10, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.cat([self.left(x), self.right(x)], 1) + self.all(x))
+
+
+def test_no_layer_that_is_coupled_loses_its_last_channel() -> None:
+    model = alive(Wide())
+    model.left.weight.data *= 1e-3
+    model.all.weight.data[:4] *= 1e-3
+    subject = seen(model, *SHAPE)
+    applied = decided(subject, "all", ratio=0.4)
+    assert len(removed(applied.decision)["all", "out"]) == 4
+    assert len(removed(applied.decision)["left", "out"]) == 3
+    assert_law(subject, applied)
+
+
+@pytest.mark.parametrize("spread", ["layer", "global"])
+def test_layers_that_share_a_part_are_cut_once_where_they_do(spread: str) -> None:
+    """Of the wide layer all channels are those of the two others, and have their shares."""
+    subject = seen(alive(Wide()), *SHAPE)
+    both = decided(subject, "left", "right", ratio=0.5, spread=spread)
+    three = decided(subject, "left", "right", "all", ratio=0.5, spread=spread)
+    assert both.decision == three.decision
+    assert len(removed(both.decision)["all", "out"]) == 5
+    assert_law(subject, both)
+
+
 # What is refused
 
 
 def refused(model: nn.Module, layer: str, *shape: int, ratio: float = 0.5) -> str:
     subject = seen(model, *shape)
-    edit = PruneChannels((LayerId(layer),), ratio)
+    edit = PruneChannels((LayerId(layer),), ratio, multiple=1)
     with pytest.raises(EditRefused) as caught:
         carried_out(AppliedEdit(edit, ChannelPruning().decide(edit, subject, Job())), subject)
     assert caught.value.remedy
@@ -491,9 +583,10 @@ def test_the_output_layer_is_refused(demo: ModelSession, job: Job) -> None:
     edit = PruneChannels((LayerId("head.fc"),), 0.3)
     before = demo.fingerprint(0)
     for operation in (demo.preview, demo.apply):
-        with pytest.raises(EditRefused, match="output from 1×10 to 1×7") as caught:
+        with pytest.raises(EditRefused, match=r"head\.fc cannot be removed") as caught:
             operation(edit, job)
-        assert "output layer" in caught.value.remedy
+        assert "model's output" in str(caught.value)
+        assert caught.value.remedy
     assert (demo.snapshot.cursor, demo.snapshot.history) == (0, ())
     assert demo.fingerprint() == before
 
@@ -515,23 +608,30 @@ class Groups(nn.Module):
         return self.last(self.grouped(self.first(x)))
 
 
-def test_grouped_convolutions_are_refused_in_words() -> None:
-    words = refused(Groups(), "grouped", *SHAPE)
-    assert words == "grouped is a convolution in 2 groups: not supported yet."
-    words = refused(Groups(), "first", *SHAPE)
-    assert "first is coupled to grouped, a convolution in 2 groups" in words
+@pytest.mark.parametrize("layer", ["first", "grouped"])
+def test_convolutions_in_groups_lose_whole_groups(layer: str) -> None:
+    subject = seen(alive(Groups()), *SHAPE)
+    applied = decided(subject, layer, ratio=0.5)
+    assert_law(subject, applied)
+    slices = removed(applied.decision)
+    assert slices[layer, "out"] in ((0, 1, 2, 3), (4, 5, 6, 7))
+    assert len({slices[side] for side in slices}) == 1
+    grouped = carried_out(applied, subject).model.grouped
+    assert (grouped.in_channels, grouped.out_channels, grouped.groups) == (4, 4, 1)
 
 
-@pytest.mark.parametrize(
-    ("layer", "words"),
-    [
-        (nn.GroupNorm(2, 6), "which cannot lose channels yet"),
-        (nn.LayerNorm((6, 5, 5)), "which cannot lose channels yet"),
-    ],
-)
-def test_norms_over_several_channels_are_refused(layer: nn.Module, words: str) -> None:
-    model = nn.Sequential(nn.Conv2d(2, 6, 1), layer, nn.Conv2d(6, 3, 1))
-    assert words in refused(model, "0", *SHAPE)
+def test_a_norm_over_all_channels_at_once_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 6, 1), nn.LayerNorm((6, 5, 5)), nn.Conv2d(6, 3, 1))
+    assert "1 normalises over them" in refused(model, "0", *SHAPE)
+
+
+def test_all_that_cannot_be_pruned_is_named_with_its_reason() -> None:
+    edit = PruneChannels(tuple(map(LayerId, ("stem.conv", "stem.relu", "head.fc"))), 0.5)
+    with pytest.raises(EditRefused, match="2 of the 3 chosen layers cannot lose") as caught:
+        ChannelPruning().draft(edit, living_demo(), Job())
+    for words in ("stem.relu (ReLU) has no output channels", "they are the model's output"):
+        assert words in str(caught.value)
+    assert "Leave them out" in caught.value.remedy
 
 
 @pytest.mark.parametrize("layer", ["stage1.block0.bn1", "stem.relu", "stage1", "head.flatten"])
@@ -552,21 +652,7 @@ class SoftmaxOverChannels(nn.Module):
 
 
 def test_what_masking_does_not_imitate_is_refused() -> None:
-    words = refused(alive(SoftmaxOverChannels()), "conv", *SHAPE)
-    assert "coupled to conv were not found rightly" in words
-
-
-def test_a_network_that_shuffles_channels_is_refused_in_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(groups, "ANALYSIS_SECONDS", 3.0)
-    architecture = build("shufflenet_v2_x0_5")
-    subject = look_at(architecture.model, sample_inputs([InputSpec((1, 3, 64, 64))]))
-    edit = PruneChannels((LayerId("stage2.0.branch2.0"),), 0.3)
-    with pytest.raises(EditRefused) as caught:
-        carried_out(AppliedEdit(edit, ChannelPruning().decide(edit, subject, Job())), subject)
-    assert "stage2.0.branch2.0" in str(caught.value) or "cannot be found" in str(caught.value)
-    assert caught.value.remedy
+    assert "softmax over them" in refused(alive(SoftmaxOverChannels()), "conv", *SHAPE)
 
 
 @pytest.mark.slow
@@ -583,23 +669,19 @@ def test_a_network_of_windowed_attention_is_pruned_where_it_can_be() -> None:
     assert before - after == 56 * 56 * 2 * 96 * 192  # half of two layers of 96 × 384
 
 
-def mirrored(members: tuple[Member, ...]) -> tuple[Member, ...]:
+def mirrored(group: Group) -> Group:
     """The readers' channels in the wrong order."""
-    return tuple(
-        one
-        if one.side != "in"
-        else Member(
-            one.layer, one.side, one.dim, one.of,
-            tuple((one.of - 1 - index, root) for index, root in one.pairs),
-        )
-        for one in members
-    )  # fmt: skip
+    members = (
+        replace(one, units=one.units[::-1].copy()) if one.side == "in" else one
+        for one in group.members
+    )
+    return replace(group, members=tuple(members))
 
 
-def forgetful(members: tuple[Member, ...]) -> tuple[Member, ...]:
+def forgetful(group: Group) -> Group:
     """The first reader is overlooked."""
-    first = next(one for one in members if one.side == "in")
-    return tuple(one for one in members if one is not first)
+    first = next(one for one in group.members if one.side == "in")
+    return replace(group, members=tuple(one for one in group.members if one is not first))
 
 
 @pytest.mark.parametrize("damage", [mirrored, forgetful])
@@ -609,10 +691,10 @@ def test_wrongly_coupled_channels_are_noticed_by_the_law(
     job: Job,
     monkeypatch: pytest.MonkeyPatch,
     layer: str,
-    damage: Callable[[tuple[Member, ...]], tuple[Member, ...]],
+    damage: Callable[[Group], Group],
 ) -> None:
-    true = ChannelGroups.of
-    monkeypatch.setattr(ChannelGroups, "of", lambda self, layer: damage(true(self, layer)))
+    true = Coupling.of
+    monkeypatch.setattr(Coupling, "of", lambda self, layer: damage(true(self, layer)))
     before = demo.fingerprint()
     with pytest.raises(EditRefused):
         demo.apply(PruneChannels((LayerId(layer),), 0.3), job)
@@ -645,7 +727,7 @@ def test_a_preview_tells_what_applying_gives(
 def predicted(layer: str, ratio: float) -> tuple[int, int, tuple[LayerEffect, ...]]:
     """Parameters, MACs and effects of the demo pruned so."""
     subject = living_demo()
-    edit = PruneChannels((LayerId(layer),), ratio)
+    edit = PruneChannels((LayerId(layer),), ratio, multiple=1)
     decision = ChannelPruning().draft(edit, subject, Job())
     after = carried_out(AppliedEdit(edit, decision), subject)
     return (
@@ -719,103 +801,3 @@ def test_frozen_parameters_stay_frozen() -> None:
     pruned = carried_out(decided(subject, "stem.conv", ratio=0.5), subject).model
     assert not pruned.stem.conv.weight.requires_grad
     assert pruned.stem.bn.weight.requires_grad
-
-
-# The time limit
-
-
-def busy(steps: int) -> int:
-    """Work in pure Python."""
-    total = 0
-    for step in range(steps):
-        total += step & 1
-    return total
-
-
-def test_a_busy_loop_is_ended() -> None:
-    def forever() -> None:
-        while True:
-            busy(100)
-
-    with pytest.raises(TimeoutError), time_limit(0.05):
-        forever()
-
-
-def test_work_within_the_limit_is_left_alone() -> None:
-    threads = threading.active_count()
-    with time_limit(60):
-        assert busy(1000) == 500
-    assert threading.active_count() == threads
-
-
-def test_errors_of_the_body_pass_through() -> None:
-    threads = threading.active_count()
-    with pytest.raises(ZeroDivisionError), time_limit(60):
-        raise ZeroDivisionError
-    assert threading.active_count() == threads
-
-
-@pytest.mark.parametrize("body", ["ended", "swallows"])
-def test_nothing_is_left_pending_in_the_interpreter(body: str) -> None:
-    """A flag left up makes CPython 3.11 hang in the next traced call: tried in a child."""
-    script = f"""
-import sys
-from engine.pruning.groups import time_limit
-
-def forever():
-    while True:
-        pass
-
-def swallowing():
-    try:
-        forever()
-    except TimeoutError:
-        pass
-
-try:
-    with time_limit(0.05):
-        dict(ended=forever, swallows=swallowing)[{body!r}]()
-except TimeoutError:
-    print("struck")
-
-def traced():
-    return "left"
-
-sys.settrace(lambda *_: None)
-print(traced())
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment(), capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    assert done.stdout.split() == (["struck"] if body == "ended" else []) + ["left"]
-
-
-def test_a_late_timeout_never_strikes_behind_the_body() -> None:
-    """Bodies that end just as their time does."""
-    struck = 0
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        for attempt in range(300):
-            try:
-                with time_limit(0.001):
-                    busy(300 * attempt)
-            except TimeoutError:
-                struck += 1
-            busy(2_000)  # whatever was thrown and not taken back would arrive here
-    finally:
-        sys.setswitchinterval(interval)
-    assert 0 < struck < 300
-    assert not any(isinstance(one, threading.Timer) for one in threading.enumerate())
-
-
-@pytest.mark.parametrize("normed", [False, True])
-def test_the_note_says_when_a_plan_is_not_checked(normed: bool) -> None:
-    middle = nn.LayerNorm(8) if normed else nn.ReLU()
-    model = nn.Sequential(nn.Linear(4, 8), middle, nn.Linear(8, 3)).eval()
-    subject = look_at(model, (torch.randn(1, 4),))
-    edit = PruneChannels((LayerId("0"),), 0.5)
-    handler = handler_of(edit)
-    notes = " ".join(handler.notes(handler.draft(edit, subject, Job()), subject))
-    assert ("not checked" in notes) is normed
