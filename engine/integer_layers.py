@@ -116,20 +116,6 @@ QUANTIZED: dict[type[nn.Module], type[nn.Module]] = {
 """Float layer -> quantized layer, by exact type: a subclass may compute something else."""
 
 
-class Folded(nn.Identity):
-    """Stands where a batch norm stood that went into the layer before it.
-
-    Attributes:
-        kind: the class it had.
-        into: path of the layer that took it in.
-    """
-
-    def __init__(self, kind: str, into: str) -> None:
-        super().__init__()
-        self.kind = kind
-        self.into = into
-
-
 def is_quantized(module: nn.Module) -> bool:
     """Whether the layer holds integer weights."""
     return isinstance(module, _IntegerWeights)

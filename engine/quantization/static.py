@@ -3,24 +3,17 @@
 import torch
 from torch import Tensor, nn
 
+from engine.batch_norms import folded, is_batch_norm, norm_behind
 from engine.editing import Subject, module_at
 from engine.edits import LayersQuantized, Quantize, QuantizedLayer
 from engine.errors import EditRefused, RecipeMismatch
-from engine.integer_layers import (
-    QUANTIZED,
-    WEIGHT_RANGE,
-    Folded,
-    is_quantized,
-    quantized_from,
-)
+from engine.integer_layers import QUANTIZED, WEIGHT_RANGE, is_quantized, quantized_from
 from engine.job import Job
 from engine.layers import LayerId
-from engine.operators import OperatorTable
+from engine.pruned_layers import Folded
 from engine.quantization.calibration import Grid, input_grids, weight_scales
 from engine.sharing import replace_module
 from engine.state import LayerEffect
-
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class StaticQuantization:
@@ -39,7 +32,7 @@ class StaticQuantization:
             tuple(
                 QuantizedLayer(
                     layer,
-                    _batch_norm_behind(layer, subject),
+                    _norm_behind(layer, subject),
                     (1.0,) * len(_weight(module_at(subject.model, layer))),
                     1.0,
                     0,
@@ -75,9 +68,9 @@ class StaticQuantization:
         for one in decision.layers:
             module = module_at(model, one.layer)
             norm = None if one.folded is None else module_at(model, one.folded)
-            if not self.applies(module) or not isinstance(norm, (*_BATCH_NORMS, type(None))):
+            if not self.applies(module) or not (norm is None or is_batch_norm(norm)):
                 raise RecipeMismatch(f"{one.layer} is no layer that can be quantized that way.")
-            weight, bias = _folded(module, norm)
+            weight, bias = _float32(module, norm)
             scales = torch.tensor(one.weight_scales, dtype=torch.float32)
             if len(scales) != len(weight):
                 raise RecipeMismatch(
@@ -88,8 +81,8 @@ class StaticQuantization:
                 one.input_scale, one.input_zero_point,
             )  # fmt: skip
             replace_module(model, one.layer, quantized)
-            if one.folded is not None:
-                replace_module(model, one.folded, Folded(type(norm).__name__, one.layer))
+            if one.folded is not None and norm is not None:
+                replace_module(model, one.folded, Folded(norm, one.layer))
 
     def effects(self, decision: LayersQuantized, subject: Subject) -> tuple[LayerEffect, ...]:
         """Weight bits of each layer; batch norms that go away."""
@@ -125,8 +118,8 @@ class StaticQuantization:
                 raise EditRefused(f"{layer} ({type(module).__name__}) cannot be quantized.")
 
     def _decide_layer(self, layer: LayerId, grid: Grid, subject: Subject) -> QuantizedLayer:
-        norm = _batch_norm_behind(layer, subject)
-        weight, _ = _folded(
+        norm = _norm_behind(layer, subject)
+        weight, _ = _float32(
             module_at(subject.model, layer),
             None if norm is None else module_at(subject.model, norm),
         )
@@ -147,49 +140,14 @@ def _weight(module: nn.Module) -> Tensor:
     return weight.detach()
 
 
-def _batch_norm_behind(layer: LayerId, subject: Subject) -> LayerId | None:
-    """The batch norm that alone reads this layer's output, as it is; None when there is none."""
-    table: OperatorTable = subject.trace.operators
-    own = [one for one in table if one.layer == layer and one.macs]
-    if len(own) != 1:
-        return None  # a shared layer: its batch norms differ from call to call
-    output = own[0].outputs[0]
-    readers = table.readers(output)
-    if len(readers) != 1 or "batch_norm" not in readers[0].name or table.is_result(output):
-        return None
-    if output.number not in {use.number for use in readers[0].inputs}:
-        return None  # it reads a view, whose channels may be others
-    reader = readers[0]
-    module = module_at(subject.model, reader.layer)
-    runs = sum(one.layer == reader.layer and one.name == reader.name for one in table)
-    if runs != 1 or not isinstance(module, _BATCH_NORMS) or module.running_var is None:
-        return None
-    return reader.layer
+def _norm_behind(layer: LayerId, subject: Subject) -> LayerId | None:
+    return norm_behind(layer, subject.model, subject.trace.operators)
 
 
-def _folded(module: nn.Module, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias with the batch norm behind them taken in, float32.
-
-    In float64 and by exactly rounded operations only (product, sum, quotient, square root), so
-    that every machine gets the same bits (Jacob et al., 2018, section 3.2, for the formula).
-    """
-    weight, bias = _weight(module), module.bias
-    assert bias is None or isinstance(bias, Tensor)
-    if norm is None:
-        return weight, None if bias is None else bias.detach()
-    assert isinstance(norm, _BATCH_NORMS)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    mean, variance = norm.running_mean.double(), norm.running_var.double()
-    gain = 1 / (variance + norm.eps).sqrt()
-    if norm.weight is not None:
-        gain = norm.weight.detach().double() * gain
-    shift = -mean if bias is None else bias.detach().double() - mean
-    moved = shift * gain
-    if norm.bias is not None:
-        moved = moved + norm.bias.detach().double()
-    scaled = weight.double() * gain.reshape(-1, *(1,) * (weight.dim() - 1))
-    return scaled.float(), moved.float()
+def _float32(module: nn.Module, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias as they are rounded, a batch norm folded into them."""
+    weight, bias = folded(module, norm)
+    return weight.float(), None if bias is None else bias.float()
 
 
 def _rounded(weight: Tensor, scales: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The description that travels inside an exported checkpoint: enough to rebuild the model.
 
-It names the architecture and lists, layer by layer, what differs from it: channel counts, integer
-weights with their grids, folded batch norms. It says what the model is, not how it became so.
+It names the architecture and lists, layer by layer, what differs from it: channel counts, heads,
+factors, integer weights with their grids, folded batch norms, removed blocks. It says what the
+model is, not how it became so.
 """
 
 import json
@@ -9,7 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, field
 from threading import get_ident
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
@@ -17,9 +18,21 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
+from engine.batch_norms import FOLDABLE, is_batch_norm
 from engine.errors import ConsentNeeded, ModelNotFound, ModelUnreadable
-from engine.integer_layers import INPUT_RANGE, QUANTIZED, Folded, is_quantized, quantized_from
+from engine.integer_layers import INPUT_RANGE, QUANTIZED, is_quantized, quantized_from
 from engine.layers import LayerId
+from engine.pruned_layers import (
+    Factors,
+    Folded,
+    Form,
+    Removed,
+    factors_of,
+    form_for,
+    heads_of,
+    why_heads_stay,
+    without_heads,
+)
 from engine.requests import InputSpec
 from engine.sharing import assign_tensors, own_parameter, replace_module
 from engine.sources.architectures import build, is_factory
@@ -33,23 +46,27 @@ _MODULES, _MODULES_PER_TENSOR = 1000, 8  # more than any known architecture has
 
 _STRUCTURE = (
     "in_channels", "out_channels", "groups", "in_features", "out_features",
-    "num_features", "num_parameters", "normalized_shape",
+    "num_features", "num_parameters", "normalized_shape", "num_channels", "num_groups",
+    "embedding_dim",
 )  # fmt: skip
 
-_FOLDABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
+_MOST_CHANNELS = 2**31 - 1
 _Shape = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
 @dataclass(config=ConfigDict(extra="forbid", frozen=True, strict=True))
 class LayerDescription:
-    """What differs in one layer.
+    """What differs in one layer, once all that is said of the layers above it is done.
 
     Attributes:
         structure: hyperparameters by torch's names.
         input_scale, input_zero_point: set for layers of integer weights.
-        bias: whether a layer of integer weights has a bias.
+        bias: whether a layer of integer weights has a bias, or another where it differs.
         folded_into: set for a batch norm that went into another layer.
+        heads: how many an attention layer has left.
+        rank, full_rank, form: of the two factors that a layer is now; they are described as layers
+            of their own.
+        removed: set for a residual block that hands its input on.
     """
 
     structure: dict[str, PositiveInt | _Shape] = field(default_factory=dict)
@@ -57,6 +74,11 @@ class LayerDescription:
     input_zero_point: Annotated[int, Field(ge=INPUT_RANGE[0], le=INPUT_RANGE[1])] | None = None
     bias: bool | None = None
     folded_into: str | None = None
+    heads: PositiveInt | None = None
+    rank: Annotated[PositiveInt, Field(le=_MOST_CHANNELS)] | None = None
+    full_rank: Annotated[PositiveInt, Field(le=_MOST_CHANNELS)] | None = None
+    form: Form | None = None
+    removed: Literal[True] | None = None
 
 
 @dataclass(config=ConfigDict(extra="forbid", frozen=True, strict=True))
@@ -95,6 +117,9 @@ def describe(
         found = _difference(module, reference.get_submodule(name))
         if found is not None:
             layers[name] = found
+            _restore(
+                reference, LayerId(name), found
+            )  # which says what the layers below differ from
     tensors: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     first: dict[int, str] = {}
@@ -104,11 +129,14 @@ def describe(
             tensors[name] = tensor.detach().contiguous()
         else:
             tied[name] = owner
-    shapes = {name: tuple(tensor.shape) for name, tensor in reference.named_parameters()}
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in reference.named_parameters(remove_duplicate=False)
+    }
     bare = {
         name: tuple(parameter.shape)
         for name, parameter in model.named_parameters()
-        if name.rpartition(".")[0] not in layers and shapes.get(name) != tuple(parameter.shape)
+        if shapes.get(name) != tuple(parameter.shape)
     }
     texts = tuple(str(one) for one in inputs)
     return Description(VERSION, source, texts, trained, layers, bare, tied), tensors
@@ -184,6 +212,9 @@ def rebuild(
     try:
         for name, layer in description.layers.items():
             _restore(model, LayerId(name), layer)
+        for module in model.modules():
+            if isinstance(module, Folded):
+                model.get_submodule(module.into)
         for name, shape in description.parameters.items():
             parent, _, last = name.rpartition(".")
             old = model.get_parameter(name)
@@ -269,35 +300,42 @@ def _check_fit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
 
 
 def _difference(module: nn.Module, reference: nn.Module) -> LayerDescription | None:
-    if isinstance(module, Folded):
+    if isinstance(module, Folded) and not isinstance(reference, Folded):
         return LayerDescription(folded_into=module.into)
+    if isinstance(module, Removed) and not isinstance(reference, Removed):
+        return LayerDescription(removed=True)
+    if isinstance(module, Factors) and not isinstance(reference, Factors):
+        return LayerDescription(rank=module.rank, full_rank=module.full_rank, form=module.form)
+    if heads_of(module) != heads_of(reference):
+        return LayerDescription(heads=heads_of(module))
     structure = {
         name: getattr(module, name)
         for name in _STRUCTURE
         if isinstance(getattr(module, name, None), int | tuple)
         and getattr(module, name) != getattr(reference, name, None)
     }
+    has_bias = getattr(module, "bias", None) is not None
     if is_quantized(module):
         found: Any = module
-        return LayerDescription(
-            structure, found.input_scale, found.input_zero_point, found.bias is not None
-        )
-    return LayerDescription(structure) if structure else None
+        return LayerDescription(structure, found.input_scale, found.input_zero_point, has_bias)
+    gained = has_bias and type(module) in FOLDABLE and reference.bias is None
+    if structure or gained:
+        return LayerDescription(structure, bias=True if gained else None)
+    return None
 
 
 def _restore(model: nn.Module, layer: LayerId, found: LayerDescription) -> None:
     """Give one layer the described structure, its tensors left empty."""
     module: Any = model.get_submodule(layer)
-    if found.folded_into is not None:
-        if not isinstance(module, _FOLDABLE):
-            raise ValueError(f"{layer or 'the model'} cannot be folded into another layer.")
-        model.get_submodule(found.folded_into)
-        replace_module(model, layer, Folded(type(module).__name__, found.folded_into))
+    if _replaced(layer, found):
+        replace_module(model, layer, _stand_in(layer, module, found))
         return
     for name, value in found.structure.items():
         if name not in _STRUCTURE or type(getattr(module, name)) is not type(value):
             raise ValueError(f"{layer} has no {name} of that kind.")
         setattr(module, name, value)
+    if found.bias and type(module) in FOLDABLE and module.bias is None:
+        module.bias = nn.Parameter(module.weight.new_empty(0))
     for name, shape in _shapes(module).items():
         old = getattr(module, name, None)
         if isinstance(old, nn.Parameter):
@@ -305,19 +343,70 @@ def _restore(model: nn.Module, layer: LayerId, found: LayerDescription) -> None:
         elif isinstance(old, Tensor):
             setattr(module, name, old.new_empty(shape))
     if found.input_scale is not None and found.input_zero_point is not None:
-        if type(module) not in QUANTIZED:
-            raise ValueError(f"{layer} ({type(module).__name__}) cannot hold integer weights.")
-        channels = module.weight.shape[0]
-        with torch.device("meta"):
-            quantized = quantized_from(
-                module,
-                torch.empty(module.weight.shape, dtype=torch.int8),
-                torch.empty(channels) if found.bias else None,
-                torch.empty(channels),
-                found.input_scale,
-                found.input_zero_point,
-            )
-        replace_module(model, layer, quantized)
+        replace_module(model, layer, _quantized(layer, module, found))
+
+
+def _replaced(layer: LayerId, found: LayerDescription) -> bool:
+    """Whether something else stands in the layer's place; else the layer itself was changed."""
+    factors = found.rank, found.full_rank, found.form
+    ways = [
+        found.folded_into is not None,
+        found.removed is not None,
+        found.heads is not None,
+        factors != (None,) * 3,
+    ]
+    changed = bool(found.structure) or found.bias is not None or found.input_scale is not None
+    if sum(ways) + changed > 1 or (ways[-1] and None in factors):
+        raise ValueError(f"{layer or 'the model'} is described in two ways, or in half of one.")
+    return any(ways)
+
+
+def _stand_in(layer: LayerId, module: Any, found: LayerDescription) -> nn.Module:
+    """What an edit put in the layer's place."""
+    if found.folded_into is not None:
+        if not is_batch_norm(module):
+            raise ValueError(f"{layer or 'the model'} cannot be folded into another layer.")
+        return Folded(module, found.folded_into)
+    if found.heads is not None:
+        return _with_heads(layer, module, found.heads)
+    if found.rank is not None and found.full_rank is not None and found.form is not None:
+        return _factorised(layer, module, found.rank, found.full_rank, found.form)
+    if not layer:
+        raise ValueError("the model as a whole cannot be removed.")
+    return Removed(type(module).__name__)
+
+
+def _with_heads(layer: LayerId, module: nn.Module, heads: int) -> nn.Module:
+    before = heads_of(module)
+    if before is None or heads >= before or why_heads_stay(module):
+        raise ValueError(f"{layer or 'the model'} cannot have {heads} heads.")
+    return without_heads(module, range(heads, before))
+
+
+def _factorised(
+    layer: LayerId, module: nn.Module, rank: int, full_rank: int, form: Form
+) -> nn.Module:
+    plain = type(module) in QUANTIZED and getattr(module, "groups", 1) == 1
+    if not plain or form != form_for(module, form):
+        raise ValueError(f"{layer or 'the model'} cannot be two factors, “{form}”.")
+    return factors_of(module, rank, form, full_rank)
+
+
+def _quantized(layer: LayerId, module: Any, found: LayerDescription) -> nn.Module:
+    if type(module) not in QUANTIZED:
+        raise ValueError(f"{layer} ({type(module).__name__}) cannot hold integer weights.")
+    assert found.input_scale is not None
+    assert found.input_zero_point is not None
+    channels = module.weight.shape[0]
+    with torch.device("meta"):
+        return quantized_from(
+            module,
+            torch.empty(module.weight.shape, dtype=torch.int8),
+            torch.empty(channels) if found.bias else None,
+            torch.empty(channels),
+            found.input_scale,
+            found.input_zero_point,
+        )
 
 
 def _shapes(module: Any) -> dict[str, tuple[int, ...]]:
@@ -332,9 +421,19 @@ def _shapes(module: Any) -> dict[str, tuple[int, ...]]:
             "weight": (module.out_features, module.in_features),
             "bias": (module.out_features,),
         }
-    if isinstance(module, nn.LayerNorm):
-        return dict.fromkeys(("weight", "bias"), tuple(module.normalized_shape))
-    count = getattr(module, "num_features", getattr(module, "num_parameters", None))
+    if isinstance(module, nn.Embedding):
+        return {"weight": (module.num_embeddings, module.embedding_dim)}
+    normalized = getattr(module, "normalized_shape", None)
+    if isinstance(normalized, tuple):
+        return dict.fromkeys(("weight", "bias"), normalized)
+    count = next(
+        (
+            getattr(module, name)
+            for name in ("num_features", "num_parameters", "num_channels")
+            if hasattr(module, name)
+        ),
+        None,
+    )
     if count is None:
         return {}
     return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (count,))
