@@ -84,7 +84,9 @@ def allowed_here() -> frozenset[str]:
 
 
 def allow_here(digests: Iterable[str]) -> None:
-    """Take over what the user allowed in the process that started this one."""
+    """Let code of these digests run from now on: the user allowed it, here or in the process that
+    started this one.
+    """
     _allowed_here.update(digests)
 
 

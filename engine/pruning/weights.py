@@ -1,119 +1,219 @@
-"""Unstructured pruning: single weights zeroed by a mask.
+"""Single weights zeroed by a criterion: unstructured, or so many of every so many (N:M)."""
 
-The masks are computed by ``torch.nn.utils.prune``'s methods, and kept by us: its own mechanism
-(hooks, ``weight_orig``) breaks ``deepcopy``, doubles the state dict and saves nothing.
-"""
-
-from math import prod
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import prune
 
-from engine.editing import Subject, module_at
+from engine.editing import Subject
 from engine.edits import PruneWeights, WeightMask, WeightsZeroed
-from engine.errors import EditRefused, RecipeMismatch
-from engine.integer_layers import is_quantized
+from engine.errors import EditRefused
 from engine.job import Job
-from engine.sharing import own_parameter
-from engine.state import LayerEffect
+from engine.layers import LayerId
+from engine.pruning.amounts import Pool, by_energy
+from engine.pruning.ranking import GOES_FIRST, lowest, lowest_in_rows
+from engine.pruning.statistics import input_norms, weight_gradients
+from engine.pruning.zeroing import Weight, Zeroing, as_weight, by_input, chosen_weights, weights_in
 
-_KINDS = (nn.modules.conv._ConvNd, nn.Linear)
-_METHODS = {"l1": prune.L1Unstructured, "random": prune.RandomUnstructured}
+_LOOK_AT_DATA = ("taylor", "wanda")
+_PARTS = 256  # of a tensor, between which energy chooses
 
 
-class WeightPruning:
+class WeightPruning(Zeroing):
     """Handler of :class:`engine.edits.PruneWeights`."""
 
-    spares_outputs = False
-
-    def applies(self, module: nn.Module) -> bool:
-        """Convolutions and linear layers in float."""
-        return isinstance(module, _KINDS) and not is_quantized(module)
-
     def draft(self, edit: PruneWeights, subject: Subject, job: Job) -> WeightsZeroed:
-        """The same as :meth:`decide`: masks are quick."""
+        """As many weights of each layer, by magnitude where the criterion looks at data."""
+        if edit.criterion in _LOOK_AT_DATA and (edit.of or edit.spread != "global"):
+            edit = replace(edit, criterion="l1")
         return self.decide(edit, subject, job)
 
     def decide(self, edit: PruneWeights, subject: Subject, job: Job) -> WeightsZeroed:
-        """A mask for each layer."""
-        if not 0 <= edit.ratio <= 1:
-            raise EditRefused(f"A sparsity of {edit.ratio:g} is not possible: 0 to 1 is.")
-        masks = []
-        for layer in job.track(edit.layers, "Choosing weights"):
-            module = module_at(subject.model, layer)
-            if not self.applies(module):
-                raise EditRefused(
-                    f"{layer} is quantized: its weights can be zeroed only before that."
-                    if is_quantized(module)
-                    else f"{layer} ({type(module).__name__}) has no weights that can be zeroed."
-                )
-            weight = module.weight
-            assert isinstance(weight, Tensor)
-            keep = _mask(weight.detach(), edit)
-            packed = np.packbits(keep.flatten().numpy()).tobytes()
-            masks.append(WeightMask(layer, tuple(keep.shape), packed))
-        return WeightsZeroed(tuple(masks))
+        """A mask for each weight tensor of the layers."""
+        _check(edit)
+        weights = chosen_weights(edit.layers, subject)
+        if edit.of:
+            _check_pattern(edit, weights)
+        scores = _scores(edit, weights, subject, job)
+        masks = _masks(edit, weights, scores, subject)
+        return WeightsZeroed(tuple(job.track(masks, "Choosing weights", len(weights))))
 
-    def carry_out(self, decision: WeightsZeroed, model: nn.Module) -> None:
-        """Replace the weights by masked ones."""
-        for mask in decision.masks:
-            module = module_at(model, mask.layer)
-            weight = module.weight
-            assert isinstance(weight, Tensor)
-            if tuple(weight.shape) != mask.shape:
-                raise RecipeMismatch(f"The mask of {mask.layer} has another shape: {mask.shape}.")
-            keep = kept(mask)
-            module.weight = own_parameter(torch.where(keep, weight.detach(), 0.0), weight)
 
-    def effects(self, decision: WeightsZeroed, subject: Subject) -> tuple[LayerEffect, ...]:
-        """Zeros of each layer, before and after."""
-        return tuple(
-            LayerEffect(
-                mask.layer,
-                "chosen",
-                "zeros",
-                subject.tree[mask.layer].zeros,
-                int((~kept(mask)).sum()),
+def _check(edit: PruneWeights) -> None:
+    if not 0 <= edit.ratio <= 1:
+        raise EditRefused(f"A sparsity of {edit.ratio:g} is not possible: 0 to 1 is.")
+    if (edit.keep or edit.of) and not 0 < edit.keep < edit.of:
+        raise EditRefused(
+            f"To keep {edit.keep} of every {edit.of} weights is no pattern.",
+            "Keep at least 1 and fewer than all, such as 2 of 4; or 0 of 0 for no pattern.",
+        )
+
+
+def _check_pattern(edit: PruneWeights, weights: Iterable[Weight]) -> None:
+    for weight in weights:
+        channels = by_input(weight.module, weight.values).shape[-1]
+        if channels % edit.of:
+            raise EditRefused(
+                f"{weight.layer} reads {channels} input channels, which do not divide into "
+                f"groups of {edit.of}.",
+                "Leave it out of the selection, or choose another pattern.",
             )
-            for mask in decision.masks
-        )
-
-    def notes(self, decision: WeightsZeroed, subject: Subject) -> tuple[str, ...]:
-        """What zeros are good for."""
-        return (
-            "Zeroed weights compress well, but save time and energy only on hardware "
-            "that skips zeros.",
-        )
 
 
-def kept(mask: WeightMask) -> Tensor:
-    """The mask as a boolean tensor of the weight's shape, True where the weight stays.
+def _masks(
+    edit: PruneWeights, weights: tuple[Weight, ...], scores: "_Scores", subject: Subject
+) -> Iterator[WeightMask]:
+    if edit.of:
+        return (one.mask(_patterned(one, scores.of(one), edit)) for one in weights)
+    if edit.spread == "global":
+        total = round(edit.ratio * sum(one.values.numel() for one in weights))
+        gone = lowest([partial(scores.of, one) for one in weights], total, scores.dtype)
+        return (one.mask(~went) for one, went in zip(weights, gone, strict=True))
+    if edit.spread == "energy":
+        counts = _counts_by_energy(edit.ratio, weights, scores, subject)
+    else:
+        counts = [round(edit.ratio * one.values.numel()) for one in weights]
+    each = zip(weights, counts, strict=True)
+    return (one.mask(_without_least(one, scores, count)) for one, count in each)
 
-    Raises:
-        RecipeMismatch: it has more or fewer bytes than the shape needs.
+
+def _without_least(weight: Weight, scores: "_Scores", count: int) -> Tensor:
+    """What stays of one tensor when so many go, those that are zero already among them."""
+    if scores.edit.criterion != "wanda":
+        (gone,) = lowest([partial(scores.of, weight)], count, scores.dtype)
+        return ~gone
+    rows = by_input(weight.module, scores.of(weight))
+    # The same share of each row, so that the rows' whole numbers add up to the count.
+    bounds = torch.arange(len(rows) + 1) * count // len(rows)
+    keep = ~lowest_in_rows(rows.flatten(1), bounds.diff())
+    return as_weight(weight.module, keep.reshape(rows.shape), weight.values.shape)
+
+
+def _counts_by_energy(
+    ratio: float, weights: tuple[Weight, ...], scores: "_Scores", subject: Subject
+) -> list[int]:
+    """How many weights of each tensor go, by the rule that channels follow.
+
+    The order is that of :func:`engine.pruning.amounts.by_energy`, in steps of small parts of each
+    tensor, and what it ends at is the ratio of all weights.
     """
-    count = prod(mask.shape)
-    if len(mask.kept) != -(-count // 8):
-        raise RecipeMismatch(f"The mask of {mask.layer} does not have one bit for each weight.")
-    bits = np.unpackbits(np.frombuffer(mask.kept, np.uint8))
-    return torch.from_numpy(bits[:count].astype(bool)).reshape(mask.shape)
+    pools = [_pool(one, scores.of(one), subject) for one in weights]
+    if not any(pool.joules.any() for pool in pools):
+        raise EditRefused(
+            "No energy is modelled for these layers, so that none can be spread by it.",
+            "Spread the amount over the layers otherwise.",
+        )
+    total = sum(pool.width for pool in pools)
+    wanted = round(ratio * total)
+    too_few = [0] * len(pools)
+
+    def left(steps: Sequence[int]) -> float:
+        nonlocal too_few
+        gone = sum(_gone(pools, steps))
+        if gone < wanted:
+            too_few = _gone(pools, steps)
+        return 1 - gone / total
+
+    counts = _gone(pools, by_energy(pools, wanted / total, 1, left))
+    for at, pool in enumerate(pools):  # to the very number: the last step is cut short
+        least = min(too_few[at], counts[at])
+        counts[at] = min(pool.width, max(least, counts[at] + wanted - sum(counts)))
+    return counts
 
 
-def _mask(weight: Tensor, edit: PruneWeights) -> Tensor:
-    """True where the weight stays; zeros that are there already count towards the ratio."""
-    zeros = weight.numel() - int(torch.count_nonzero(weight))
-    count = round(edit.ratio * weight.numel()) - zeros
-    if count <= 0:
-        return weight != 0
-    keep = weight != 0
-    alive = weight[keep] if zeros else weight  # gathering is slow, and mostly needless
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(edit.seed)
-        method = _METHODS[edit.criterion](amount=count)
-        chosen: Tensor = method.compute_mask(alive, default_mask=torch.ones_like(alive)).bool()
-    if not zeros:
-        return chosen
-    keep[keep.clone()] = chosen
-    return keep
+def _pool(weight: Weight, scores: Tensor, subject: Subject) -> Pool:
+    """One tensor's weights in small parts of about equal size, those of the least score first."""
+    ordered = np.sort(scores.flatten().numpy()).clip(0)
+    starts = np.linspace(0, len(ordered), min(len(ordered), _PARTS) + 1).astype(np.int64)
+    sizes, sums = np.diff(starts), np.add.reduceat(ordered, starts[:-1], dtype=np.float64)
+    of_layer = sum(one.numel() for one in weights_in(weight.module).values())
+    joules = subject.energy.get(weight.layer, 0.0) / of_layer
+    return Pool(len(ordered), sizes, sums, float(sums.sum()), sizes * joules)
+
+
+def _gone(pools: Sequence[Pool], steps: Sequence[int]) -> list[int]:
+    return [int(pool.channels[:count].sum()) for pool, count in zip(pools, steps, strict=True)]
+
+
+def _patterned(weight: Weight, scores: Tensor, edit: PruneWeights) -> Tensor:
+    """What stays when ``edit.keep`` of every ``edit.of`` weights along the input channels do.
+
+    At each place of a kernel by itself, as NVIDIA's 2:4 has it (Mishra et al., Accelerating Sparse
+    Deep Neural Networks, arXiv 2104.08378, 2021).
+    """
+    rows = by_input(weight.module, scores)
+    groups = rows.reshape(-1, edit.of)
+    counts = torch.full((len(groups),), edit.of - edit.keep)
+    keep = ~lowest_in_rows(groups, counts).reshape(rows.shape)
+    return as_weight(weight.module, keep, weight.values.shape)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """How much each weight counts: 0 or more, and below all that what is zero already.
+
+    Attributes:
+        dtype: of the scores; float32 tells all weights of 16 and 32 bits apart.
+        gradients: by name of the parameter, for first-order Taylor.
+        norms: of what each layer reads, by input channel, for Wanda.
+    """
+
+    edit: PruneWeights
+    dtype: torch.dtype
+    gradients: Mapping[str, Tensor]
+    norms: Mapping[LayerId, Tensor]
+
+    def of(self, weight: Weight) -> Tensor:
+        """The scores of one tensor, in its shape."""
+        values = weight.values.abs().to(self.dtype)
+        zero = values == 0
+        if self.edit.criterion == "random":
+            values = torch.rand(values.shape, generator=_generator(self.edit.seed, weight))
+            values = values.to(self.dtype)
+        elif self.edit.criterion == "taylor":
+            values = values * self.gradients[weight.name].to(self.dtype).abs()
+        elif self.edit.criterion == "wanda":
+            norms = _by_output(weight.module, self.norms[weight.layer].to(self.dtype))
+            rows = by_input(weight.module, values) * norms
+            values = as_weight(weight.module, rows, values.shape)
+        return values.masked_fill_(zero, GOES_FIRST)
+
+
+def _scores(edit: PruneWeights, weights: tuple[Weight, ...], subject: Subject, job: Job) -> _Scores:
+    gradients: Mapping[str, Tensor] = {}
+    norms: Mapping[LayerId, Tensor] = {}
+    if edit.criterion == "taylor":
+        gradients = weight_gradients(subject, [one.name for one in weights], edit.samples, job)
+    elif edit.criterion == "wanda":
+        _check_readers(weights)
+        norms = input_norms(subject, [one.layer for one in weights], edit.samples, job)
+    wide = any(one.values.dtype is torch.float64 for one in weights)
+    return _Scores(edit, torch.float64 if wide else torch.float32, gradients, norms)
+
+
+def _check_readers(weights: Iterable[Weight]) -> None:
+    for weight in weights:
+        if not isinstance(weight.module, nn.Linear | nn.modules.conv._ConvNd):
+            raise EditRefused(
+                f"{weight.layer} ({type(weight.module).__name__}) reads more than one input, and "
+                "Wanda weighs by one.",
+                "Leave it out of the selection, or take another criterion.",
+            )
+
+
+def _by_output(module: nn.Module, norms: Tensor) -> Tensor:
+    """Norms of (input channels,) as (outputs, 1, input channels that each output reads)."""
+    if not isinstance(module, nn.modules.conv._ConvNd):
+        return norms
+    outputs = module.out_channels // module.groups
+    return norms.reshape(module.groups, 1, -1).repeat_interleave(outputs, 0)
+
+
+def _generator(seed: int, weight: Weight) -> torch.Generator:
+    """Numbers of the tensor's own, whatever else is selected."""
+    digest = hashlib.sha256(f"{seed} {weight.name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

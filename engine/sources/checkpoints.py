@@ -20,10 +20,9 @@ from engine.sources.description import (
 from engine.sources.factories import try_in_child
 from engine.sources.files.contents import Contents
 from engine.sources.files.naming import plain_name
-from engine.sources.files.numpy_files import read_npz
-from engine.sources.files.safetensors_files import read_safetensors, read_shards, with_index_hint
+from engine.sources.files.reading import read_file
 from engine.sources.files.sniffing import Kind
-from engine.sources.files.torch_files import read_torch
+from engine.sources.masked import take_masks_in, told, without_masks
 from engine.sources.matching import Match, match
 from engine.sources.opened import OpenedModel, likely_inputs
 from engine.state import ModelInfo
@@ -39,27 +38,18 @@ def open_checkpoint(path: Path, kind: Kind, request: OpenRequest, job: Job) -> O
         ArchitectureNeeded: nothing says what its tensors belong to.
         InputsNeeded: nothing says what the model takes.
     """
-    found = _read(path, kind, request, job)
+    found = read_file(path, kind, request, job)
     if isinstance(found, nn.Module):
         return _open_model(found, path, request)
     if KEY in (found.metadata or {}):
         return _open_own(found, path, request, job)
     if not found.tensors:
         raise ModelUnreadable(f"{plain_name(path.name)} holds no tensors.")
+    found = without_masks(found)
     if is_factory(request.architecture):
         try_in_child(request.architecture, request.trusted, job)
     matched = match(found.tensors, path.stem, request.architecture, request.trusted, job)
     return _open_matched(found, matched, path, request, job)
-
-
-def _read(path: Path, kind: Kind, request: OpenRequest, job: Job) -> Contents | nn.Module:
-    if kind is Kind.SAFETENSORS:
-        return with_index_hint(read_safetensors(path), path)
-    if kind is Kind.SHARD_INDEX:
-        return read_shards(path, job)
-    if kind is Kind.NPZ:
-        return read_npz(path, job)
-    return read_torch(path, kind, request, job)
 
 
 def _open_own(contents: Contents, path: Path, request: OpenRequest, job: Job) -> OpenedModel:
@@ -134,12 +124,13 @@ def _converted(
 def _open_model(model: nn.Module, path: Path, request: OpenRequest) -> OpenedModel:
     if not request.inputs:
         raise _inputs_needed(path, model)
+    whole = f"The file holds the whole model, of class {plain_name(type(model).__name__)}."
     info = ModelInfo(
         plain_name(path.stem),
         str(path.resolve()),
         request.inputs,
         trained=True,
-        notes=(f"The file holds the whole model, of class {plain_name(type(model).__name__)}.",),
+        notes=(whole, *told(take_masks_in(model))),
     )
     return OpenedModel(info, model, sample_inputs(request.inputs))
 

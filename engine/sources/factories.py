@@ -12,6 +12,7 @@ from engine.job import Job
 from engine.requests import InputSpec, OpenRequest
 from engine.sources.architectures import Architecture
 from engine.sources.files.naming import plain_name
+from engine.sources.masked import take_masks_in, told
 from engine.sources.opened import OpenedModel, likely_inputs, spec_of
 from engine.state import ModelInfo
 from engine.tracing import sample_inputs
@@ -48,7 +49,7 @@ def open_factory(text: str, request: OpenRequest, job: Job) -> OpenedModel:
             details={"inputs": [str(one) for one in likely_inputs(made.model)]},
         )
     name = FunctionName.parse(text).name
-    info = ModelInfo(name, text, inputs, trained=False, notes=(_NOTE,))
+    info = ModelInfo(name, text, inputs, trained=False, notes=(_NOTE, *made.notes))
     return OpenedModel(info, made.model, sample_inputs(inputs), text)
 
 
@@ -106,7 +107,8 @@ def build_from(text: str, trusted: Collection[str], device: str = "cpu") -> Arch
     specs = tuple(_spec(one, text) for one in inputs)
     if device == "meta":
         model.to(device)  # what its constructor made elsewhere
-    return Architecture(text, model.eval(), specs)
+    notes = told(take_masks_in(model))
+    return Architecture(text, model.eval(), specs, notes=notes)
 
 
 def _called(function: Any, device: str) -> Any:

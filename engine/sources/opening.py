@@ -93,6 +93,11 @@ def _file(path: Path, request: OpenRequest, job: Job) -> OpenedModel:
             "makes the model.",
             f"Name the function: {plain_name(path.name)}:build, perhaps with arguments.",
         )
+    if kind is Kind.NPY:
+        raise ModelUnreadable(
+            f"{plain_name(path.name)} cannot be opened: it is {kind.value}.",
+            "Save the arrays by name in an .npz.",
+        )
     try:
         if kind in _STRUCTURES:
             opened: OpenedModel = resolve(_STRUCTURES[kind])(path, request, job)

@@ -1,6 +1,7 @@
 """Single weights zeroed: how many, which, and that nothing else moves."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from engine.datasets.splits import DataSet, Split
 from engine.editing import Subject, carried_out, look_at
 from engine.edits import AppliedEdit, PruneWeights, Quantize, WeightMask
 from engine.errors import EditRefused, RecipeMismatch
 from engine.job import Job
 from engine.layers import LayerId
-from engine.pruning.weights import WeightPruning, kept
+from engine.pruning.ranking import lowest, lowest_in_rows
+from engine.pruning.weights import WeightPruning
+from engine.pruning.zeroing import as_weight, by_input, kept
 from engine.requests import InputSpec
 from engine.session import ModelSession
 from engine.tracing import sample_inputs
@@ -40,6 +44,54 @@ def pruned(subject: Subject, ratio: float, **wish: object) -> Tensor:
     weight = carried_out(AppliedEdit(edit, decision), subject).model[0].weight
     assert isinstance(weight, nn.Parameter)
     return weight.detach()
+
+
+def side_by_side(*layers: nn.Module) -> Subject:
+    """Layers that each read their own zeros; what they put out is not looked at."""
+    return look_at(SideBySide(*layers).eval(), sample_inputs([InputSpec((1, 1))]))
+
+
+class SideBySide(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [
+            one(x.new_zeros(1, one.in_features))
+            if isinstance(one, nn.Linear)
+            else one(x.new_zeros(1, one.in_channels, 5, 5))
+            for one in self.layers
+        ]
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.attention(x, x, x, need_weights=False)[0]
+        return found
+
+
+class Scores(nn.Module):
+    """(N, C, H, W) to (N, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+def decided(subject: Subject, ratio: float, **wish: object) -> tuple[WeightMask, ...]:
+    """The masks of all layers."""
+    layers = tuple(LayerId(f"layers.{at}") for at in range(len(subject.model.layers)))
+    return WeightPruning().decide(PruneWeights(layers, ratio, **wish), subject, Job()).masks
+
+
+def layer_of(weight: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
+    layer.weight.data = weight
+    return layer
 
 
 def weights(seed: int, *shape: int) -> Tensor:
@@ -150,6 +202,324 @@ def test_the_choice_is_random_by_seed_and_leaves_the_global_state_alone() -> Non
     assert torch.equal(pruned(subject, 0.5, criterion="random", seed=1) == 0, first)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+# Together: one ranking over the selection
+
+
+def test_a_global_ranking_is_the_one_of_torch() -> None:
+    layers = nn.Conv2d(2, 3, 3), nn.Linear(8, 5), nn.Linear(4, 4)
+    for at, one in enumerate(layers):
+        one.weight.data = weights(at, *one.weight.shape) * (at + 1)
+    wanted = [nn.Module() for _ in layers]
+    for module, one in zip(wanted, layers, strict=True):
+        module.weight = nn.Parameter(one.weight.detach().clone())
+    prune.global_unstructured(
+        [(one, "weight") for one in wanted], prune.L1Unstructured, amount=round(0.6 * 110)
+    )
+    subject = side_by_side(*layers)
+    masks = decided(subject, 0.6, spread="global")
+    assert [kept(mask).int().tolist() for mask in masks] == [
+        one.weight_mask.int().tolist() for one in wanted
+    ]
+
+
+@given(st.floats(0, 1), st.sampled_from(["l1", "random"]), st.sampled_from(["global", "energy"]))
+@settings(max_examples=40)
+def test_spread_amounts_are_exact_too(ratio: float, criterion: str, spread: str) -> None:
+    subject = side_by_side(nn.Linear(7, 5), nn.Linear(6, 11), nn.Conv2d(3, 2, 3))
+    energy = {LayerId("layers.0"): 3.0, LayerId("layers.1"): 1.0, LayerId("layers.2"): 2.0}
+    masks = decided(replace(subject, energy=energy), ratio, criterion=criterion, spread=spread)
+    assert sum(int((~kept(mask)).sum()) for mask in masks) == round(ratio * (35 + 66 + 54))
+
+
+@given(
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from(["l1", "random"]),
+    st.sampled_from(["layer", "global", "energy"]),
+)
+@settings(max_examples=60)
+def test_more_is_never_less_anywhere(one: float, other: float, criterion: str, spread: str) -> None:
+    subject = side_by_side(nn.Linear(7, 5), nn.Linear(6, 11), nn.Conv2d(3, 2, 3))
+    energy = {LayerId("layers.0"): 3.0, LayerId("layers.1"): 1.0, LayerId("layers.2"): 2.0}
+    subject = replace(subject, energy=energy)
+    wish = {"criterion": criterion, "spread": spread}
+    few, many = (decided(subject, ratio, **wish) for ratio in sorted((one, other)))
+    for less, more in zip(few, many, strict=True):
+        assert not (kept(more) & ~kept(less)).any()
+
+
+def test_where_most_energy_goes_most_is_cut() -> None:
+    subject = side_by_side(nn.Linear(64, 64), nn.Linear(64, 64))
+    for one in subject.model.layers:
+        one.weight.data = weights(0, 64, 64)  # alike but for their energy
+    energy = {LayerId("layers.0"): 4e-6, LayerId("layers.1"): 1e-6}
+    masks = decided(replace(subject, energy=energy), 0.5, spread="energy")
+    first, second = (int((~kept(mask)).sum()) for mask in masks)
+    assert first + second == 4096
+    # Risk for each joule is alike at the margin, and the weights are 1 to 4096: what the next one
+    # is of all that are left, twice its number over the square of the count, 4 to 1.
+    risks = [(gone + 1) / (4096**2 - gone**2) for gone in (first, second)]
+    assert risks[0] / risks[1] == pytest.approx(4, rel=0.1)
+
+
+def test_energy_that_nobody_knows_cannot_spread() -> None:
+    with pytest.raises(EditRefused, match="No energy is modelled for these layers"):
+        pruned(linear(weights(1, 4, 4)), 0.5, spread="energy")
+
+
+# Patterns: so many of every so many
+
+
+@given(
+    st.integers(1, 5), st.integers(1, 4), st.sampled_from([(2, 4), (1, 2), (4, 8), (1, 3), (3, 5)])
+)
+@settings(max_examples=40)
+def test_every_group_keeps_its_largest(rows: int, groups: int, pattern: tuple[int, int]) -> None:
+    keep, of = pattern
+    weight = weights(rows, rows, groups * of)
+    after = pruned(linear(weight), 0.123, keep=keep, of=of).reshape(-1, of)
+    assert ((after != 0).sum(1) == keep).all()
+    largest = weight.reshape(-1, of).abs().sort(descending=True).values[:, :keep]
+    assert torch.equal(after.abs().sort(descending=True).values[:, :keep], largest)
+
+
+def test_two_of_four_by_hand() -> None:
+    weight = torch.tensor([[0.1, -0.4, 0.3, -0.2, 5.0, 6.0, -8.0, 7.0]])
+    after = pruned(linear(weight), 0.0, keep=2, of=4)
+    assert after.tolist() == [pytest.approx([0, -0.4, 0.3, 0, 0, 0, -8.0, 7.0])]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Conv2d(8, 6, 3), nn.Conv2d(8, 4, 3, groups=2), nn.ConvTranspose2d(8, 6, 3, groups=2)],
+    ids=str,
+)
+def test_groups_lie_along_the_input_channels_at_each_place(layer: nn.Module) -> None:
+    after = pruned(subject_of(layer, 1, 8, 5, 5), 0.0, keep=2, of=4)
+    if layer.transposed:  # of each group of the layer by itself
+        after = torch.cat(after.chunk(layer.groups), 1).transpose(0, 1)
+    apart = after.movedim(1, -1).reshape(-1, 4)
+    assert ((apart != 0).sum(1) == 2).all()
+
+
+def test_zeros_that_are_there_go_first_in_their_group() -> None:
+    weight = torch.tensor([[0.0, 0.1, 0.2, 0.3], [0.0, 0.0, 0.0, 0.3]])
+    after = pruned(linear(weight), 0.0, keep=2, of=4)
+    assert after.tolist() == [pytest.approx([0, 0, 0.2, 0.3]), pytest.approx([0, 0, 0, 0.3])]
+
+
+def test_two_of_four_is_told_with_the_hardware_that_skips_it(
+    session_of: Callable[..., ModelSession], job: Job
+) -> None:
+    session = session_of(nn.Linear(8, 8), 1, 8)
+    (layer,) = (one.id for one in session.snapshot.current.tree if one.weights)
+    notes = session.preview(PruneWeights((layer,), 0.0, keep=2, of=4), job).notes
+    assert any("sparse tensor cores" in one for one in notes)
+    assert not any(
+        "tensor cores" in one for one in session.preview(PruneWeights((layer,), 0.3), job).notes
+    )
+
+
+@pytest.mark.parametrize(("keep", "of"), [(0, 4), (4, 4), (5, 4), (2, 0), (-1, 4)])
+def test_what_is_no_pattern_is_refused(keep: int, of: int) -> None:
+    with pytest.raises(EditRefused, match=f"To keep {keep} of every {of} weights is no pattern"):
+        pruned(linear(weights(1, 4, 4)), 0.0, keep=keep, of=of)
+
+
+def test_channels_that_do_not_divide_are_refused(demo: ModelSession, job: Job) -> None:
+    with pytest.raises(
+        EditRefused, match=r"stem\.conv reads 1 input channels, which do not divide"
+    ):
+        demo.apply(PruneWeights((LayerId("stem.conv"),), 0.0, keep=2, of=4), job)
+
+
+# What training samples say
+
+
+def with_samples(subject: Subject, samples: Tensor) -> Subject:
+    split = Split(samples, torch.zeros(len(samples), dtype=torch.int64))
+    return replace(subject, data=DataSet("samples", (), split, split, ""))
+
+
+def test_wanda_weighs_by_what_is_read_within_each_output() -> None:
+    subject = linear(torch.tensor([[4.0, 3.0, 2.0], [0.3, 0.2, 0.4]]))
+    # Norms of the inputs: 1, 2 and 10, so that the products are 4, 6, 20 and 0.3, 0.4, 4.
+    samples = torch.tensor([[0.6, 0.0, 6.0], [0.8, 2.0, -8.0]])
+    after = pruned(with_samples(subject, samples), 1 / 3, criterion="wanda")
+    assert after.tolist() == [pytest.approx([0.0, 3.0, 2.0]), pytest.approx([0.0, 0.2, 0.4])]
+    after = pruned(with_samples(subject, samples), 1 / 3, criterion="wanda", spread="global")
+    assert after.tolist() == [pytest.approx([4.0, 3.0, 2.0]), pytest.approx([0.0, 0.0, 0.4])]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Conv2d(4, 6, 3), nn.Conv2d(4, 6, 3, groups=2), nn.ConvTranspose2d(4, 6, 3, groups=2)],
+    ids=str,
+)
+def test_wanda_on_convolutions_takes_the_channel_that_each_weight_reads(layer: nn.Module) -> None:
+    samples = torch.randn(3, 4, 5, 5)
+    samples[:, 1] *= 1000  # whatever reads the second channel counts most
+    layer.weight.data.sign_().mul_(torch.rand(layer.weight.shape) + 0.5)
+    subject = with_samples(subject_of(nn.Sequential(layer, Scores()), 1, 4, 5, 5), samples)
+    subject = replace(subject, model=subject.model[0])
+    share = 1 - 1 / (4 // layer.groups)
+    after = pruned(subject, share, criterion="wanda")
+    inputs = after if layer.transposed else torch.cat(after.chunk(layer.groups), 1).transpose(0, 1)
+    assert (inputs[1] != 0).all()
+
+
+def test_wanda_gives_every_output_the_same_share() -> None:
+    subject = with_samples(linear(weights(4, 6, 10)), torch.randn(5, 10))
+    zeros = (pruned(subject, 0.37, criterion="wanda") == 0).sum(1)
+    assert int(zeros.sum()) == round(0.37 * 60)
+    assert int(zeros.max() - zeros.min()) <= 1
+
+
+def test_taylor_is_weight_times_gradient() -> None:
+    weight = torch.tensor([[0.5, -1.0, 0.25], [0.125, 2.0, -0.75]])
+    subject = linear(weight)
+    samples = torch.tensor([[1.0, 0.5, -2.0], [0.25, 1.5, 3.0]])
+    layer = subject.model[0]
+    loss = nn.functional.cross_entropy(layer(samples), torch.zeros(2, dtype=torch.int64))
+    (gradient,) = torch.autograd.grad(loss, layer.weight)
+    scores = (layer.weight * gradient).abs().flatten()
+    least = scores.argsort()[:3]
+    after = pruned(with_samples(subject, samples), 0.5, criterion="taylor")
+    assert set((after.flatten() == 0).nonzero().flatten().tolist()) == set(least.tolist())
+
+
+def test_a_draft_tells_the_counts_without_looking_at_data() -> None:
+    edit = PruneWeights((WEIGHT,), 0.5, "taylor")
+    decision = WeightPruning().draft(edit, linear(weights(3, 4, 6)), Job())
+    assert int((~kept(decision.masks[0])).sum()) == 12
+    with pytest.raises(EditRefused, match="no data set is chosen"):
+        WeightPruning().decide(edit, linear(weights(3, 4, 6)), Job())
+
+
+# Layers of several weights, and weights of several layers
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes"),
+    [
+        (nn.LSTM(6, 4, num_layers=2, batch_first=True), [(16, 6), (16, 4), (16, 4), (16, 4)]),
+        (nn.GRU(6, 4, batch_first=True), [(12, 6), (12, 4)]),
+    ],
+    ids=["LSTM", "GRU"],
+)
+def test_recurrent_layers_lose_weights_of_every_kind(
+    layer: nn.RNNBase, shapes: list[tuple[int, ...]]
+) -> None:
+    subject = subject_of(layer, 1, 3, 6)
+    edit = PruneWeights((WEIGHT,), 0.5)
+    decision = WeightPruning().decide(edit, subject, Job())
+    assert [mask.shape for mask in decision.masks] == shapes
+    after = carried_out(AppliedEdit(edit, decision), subject).model
+    zeros = sum(int((one == 0).sum()) for one in after.parameters() if one.dim() > 1)
+    assert zeros == sum(int(np.prod(one)) for one in shapes) // 2
+    x = torch.randn(2, 3, 6)
+    assert not torch.equal(after(x)[0], subject.model(x)[0])  # what runs is what was masked
+
+
+def test_attention_loses_weights_of_its_projections() -> None:
+    subject = look_at(Attention().eval(), sample_inputs([InputSpec((1, 5, 8))]))
+    layer, out = LayerId("attention"), LayerId("attention.out_proj")
+    assert "prune-weights" in subject.tree[layer].methods
+    edit = PruneWeights((layer, out), 0.5)
+    decision = WeightPruning().decide(edit, subject, Job())
+    assert [mask.parameter for mask in decision.masks] == ["in_proj_weight", "weight"]
+    after = carried_out(AppliedEdit(edit, decision), subject)
+    assert (after.tree[layer].zeros, after.tree[out].zeros) == (96, 32)
+    effects = WeightPruning().effects(decision, subject)
+    assert [(one.layer, one.before, one.after) for one in effects] == [(layer, 0, 96), (out, 0, 32)]
+
+
+def test_a_weight_of_two_layers_is_masked_in_both() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)).eval()
+    model[2].weight = model[0].weight
+    subject = look_at(model, sample_inputs([InputSpec((1, 4))]))
+    edit = PruneWeights((LayerId("2"),), 0.5)
+    decision = WeightPruning().decide(edit, subject, Job())
+    after = carried_out(AppliedEdit(edit, decision), subject)
+    assert after.model[0].weight is after.model[2].weight
+    assert int((after.model[0].weight == 0).sum()) == 8
+    effects = WeightPruning().effects(decision, subject)
+    assert [(one.layer, one.role, one.after) for one in effects] == [
+        ("0", "coupled", 8), ("2", "chosen", 8)
+    ]  # fmt: skip
+    both = WeightPruning().decide(replace(edit, layers=(WEIGHT, LayerId("2"))), subject, Job())
+    assert len(both.masks) == 1
+
+
+def test_a_weight_that_is_computed_from_others_is_refused() -> None:
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    subject = subject_of(layer, 1, 4)
+    assert "prune-weights" not in subject.tree[WEIGHT].methods
+    with pytest.raises(EditRefused, match="has no weights that can be zeroed"):
+        pruned(subject, 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_other_widths(dtype: torch.dtype) -> None:
+    weight = (weights(9, 16, 16) * 3).to(dtype)
+    subject = look_at(
+        nn.Sequential(layer_of(weight)).eval(), sample_inputs([InputSpec((1, 16), str(dtype)[6:])])
+    )
+    after = pruned(subject, 0.5)
+    assert after.dtype is dtype
+    assert int((after == 0).sum()) == 128
+    assert after[after != 0].abs().min() >= weight[after == 0].abs().max()
+
+
+# The lowest of many
+
+
+floats = st.floats(0, width=32, allow_nan=False) | st.just(-1.0)
+
+
+@given(st.lists(st.lists(floats, max_size=9), min_size=1, max_size=4), st.data())
+@settings(max_examples=150)
+def test_the_lowest_are_those_that_sorting_gives(
+    rows: list[list[float]], data: st.DataObject
+) -> None:
+    values = np.array([one for row in rows for one in row], np.float32)
+    count = data.draw(st.integers(0, len(values)))
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64]))
+    tensors = [torch.tensor(row, dtype=dtype) for row in rows]
+    found = [one for part in lowest([lambda t=t: t for t in tensors], count, dtype) for one in part]
+    chosen = np.zeros(len(values), bool)
+    chosen[np.argsort(values, kind="stable")[:count]] = True
+    assert [bool(one) for one in found] == chosen.tolist()
+
+
+@given(st.integers(1, 6), st.integers(1, 7), st.data())
+@settings(max_examples=50)
+def test_the_lowest_of_each_row(rows: int, columns: int, data: st.DataObject) -> None:
+    counts = torch.tensor(
+        data.draw(st.lists(st.integers(0, columns), min_size=rows, max_size=rows))
+    )
+    scores = torch.randint(0, 3, (rows, columns)).float()
+    chosen = lowest_in_rows(scores, counts)
+    assert torch.equal(chosen.sum(1), counts)
+    for row, went in zip(scores, chosen, strict=True):
+        assert not went.any() or went.all() or row[went].max() <= row[~went].min()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv1d(4, 6, 3), nn.Conv2d(4, 6, 3, groups=2), nn.ConvTranspose2d(4, 6, 3),
+        nn.ConvTranspose3d(4, 6, 2, groups=2), nn.Linear(3, 5),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_rows_by_input_become_the_weight_again(layer: nn.Module) -> None:
+    weight = layer.weight.detach()
+    rows = by_input(layer, weight)
+    assert rows.shape[0] == getattr(layer, "out_channels", 5)
+    assert torch.equal(as_weight(layer, rows, tuple(weight.shape)), weight)
 
 
 # What it does and does not change

@@ -1,7 +1,8 @@
-"""NumPy archives (``.npz``) of tensors, Chainer's snapshots among them."""
+"""NumPy's archives (``.npz``) of tensors, Chainer's snapshots among them, and single arrays."""
 
 import ast
 import io
+import os
 import re
 from collections.abc import Mapping
 from math import prod
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from engine.errors import ModelUnreadable
 from engine.job import Job
-from engine.sources.files.archives import Archive, Member, read_archive
+from engine.sources.files.archives import Archive, read_archive
 from engine.sources.files.contents import Contents, Stored
 from engine.sources.files.naming import plain_name, plain_names
 
@@ -50,7 +51,7 @@ def read_npz(path: Path, job: Job) -> Contents:
     texts = []
     for member in archive.members.values():
         name = member.name.removesuffix(".npy")
-        found = _header(archive, member)
+        found = _stored(path, member.name, archive.head(member), member.size)
         if found is None:
             texts.append(name)
         else:
@@ -84,44 +85,65 @@ def _torch_names(stored: Mapping[str, Stored]) -> tuple[dict[str, str], tuple[st
     return names, notes
 
 
+def read_npy(path: Path) -> Contents:
+    """The one array of an ``.npy``, under no name.
+
+    Raises:
+        ModelUnreadable: it is damaged, or holds anything but numbers.
+    """
+    with path.open("rb") as file:
+        head = file.read(_LONGEST_HEADER + 12)
+        size = file.seek(0, os.SEEK_END)
+    stored = _stored(path, path.name, head, size)
+    if stored is None:
+        raise ModelUnreadable(f"{plain_name(path.name)} holds no numbers.")
+    return Contents({"": stored}, lambda: {"": _tensor(path, path.name, path.read_bytes())})
+
+
 def _array(archive: Archive, name: str) -> Tensor:
-    content = io.BytesIO(archive.content(name))
+    return _tensor(archive.path, name, archive.content(name))
+
+
+def _tensor(path: Path, name: str, content: bytes) -> Tensor:
     try:
-        array = np.load(content, allow_pickle=False)
+        array = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise _damaged(archive, name, "is no array that NumPy reads") from error
+        raise _damaged(path, name, "is no array that NumPy reads") from error
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C", copy=True))
 
 
-def _header(archive: Archive, member: Member) -> Stored | None:
+def _stored(path: Path, name: str, start: bytes, whole: int) -> Stored | None:
     """Shape and type of one array; None for texts and dates.
+
+    Args:
+        start: its first bytes, the header among them.
+        whole: bytes that it takes in all.
 
     Raises:
         ModelUnreadable: its header does not fit its size, or it holds Python objects.
     """
-    start = archive.head(member)
     wide = start[6:7] != b"\x01"
     first = 12 if wide else 10
     if not start.startswith(_MAGIC) or start[6:7] not in (b"\x01", b"\x02", b"\x03"):
-        raise _damaged(archive, member.name, "is no NumPy array")
+        raise _damaged(path, name, "is no NumPy array")
     length = int.from_bytes(start[8:first], "little")
     if length > _LONGEST_HEADER or first + length > len(start):
-        raise _damaged(archive, member.name, "has a header longer than any array's")
+        raise _damaged(path, name, "has a header longer than any array's")
     described = _described(start[first : first + length])
     if described is None:
-        raise _damaged(archive, member.name, "has a broken header")
+        raise _damaged(path, name, "has a broken header")
     kind, shape = described
     if kind.startswith(("O", "V")):
         raise ModelUnreadable(
-            f"{plain_name(archive.path.name)}: “{plain_name(member.name)}” holds Python objects, "
+            f"{plain_name(path.name)}: “{plain_name(name)}” holds Python objects, "
             "which only a pickle can bring back.",
             "Save the arrays as plain numbers.",
         )
     if kind not in _DTYPES:
         return None
     size = prod(shape) * int(kind[1:])
-    if first + length + size != member.size:
-        raise _damaged(archive, member.name, "has another size than its shape says")
+    if first + length + size != whole:
+        raise _damaged(path, name, "has another size than its shape says")
     return Stored(shape, _DTYPES[kind])
 
 
@@ -141,8 +163,8 @@ def _described(header: bytes) -> tuple[str, tuple[int, ...]] | None:
     return None if parts is None else (parts["kind"] + (parts["size"] or ""), shape)
 
 
-def _damaged(archive: Archive, name: str, cause: str) -> ModelUnreadable:
+def _damaged(path: Path, name: str, cause: str) -> ModelUnreadable:
     return ModelUnreadable(
-        f"{plain_name(archive.path.name)} is damaged: “{plain_name(name)}” {cause}.",
+        f"{plain_name(path.name)} is damaged: “{plain_name(name)}” {cause}.",
         "Copy or save the file again.",
     )

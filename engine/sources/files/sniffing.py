@@ -30,6 +30,7 @@ class Kind(Enum):
     TORCHSCRIPT = "a TorchScript archive"
     PROGRAM = "an exported program"
     NPZ = "an archive of NumPy arrays"
+    NPY = "a single NumPy array (.npy)"
     ONNX = "an ONNX model"
     PYTHON = "a Python file"
     DESCRIPTION = "a network description"
@@ -177,7 +178,13 @@ def _is_description(path: Path, head: bytes, size: int) -> bool:
 
 _FIELDS_OF_A_DESCRIPTION = 20  # of 25: fewer are a table of some other kind
 
+
+def _is_array(path: Path, head: bytes, size: int) -> bool:
+    return head.startswith(b"\x93NUMPY")
+
+
 _KINDS: tuple[tuple[Callable[[Path, bytes, int], bool], Kind], ...] = (
+    (_is_array, Kind.NPY),
     (_is_legacy, Kind.LEGACY_PICKLE),
     (_is_index, Kind.SHARD_INDEX),
     (_is_python, Kind.PYTHON),
@@ -198,7 +205,6 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str | None], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", "it is an HDF5 file, as Keras writes", _CONVERT),
     (4, b"TFL3", "it is a TensorFlow Lite model", _CONVERT),
     (0, b"GGUF", "it is a GGUF file of a language model", _CONVERT),
-    (0, b"\x93NUMPY", "it is a single NumPy array (.npy)", "Save the arrays by name in an .npz."),
     (0, b"\x89PNG", "it is a picture", None),
     (0, b"\xff\xd8\xff", "it is a picture", None),
     (0, b"GIF8", "it is a picture", None),
