@@ -46,6 +46,7 @@ from engine.child import FLAG, serve
 from gui import catalogue_text, energy_text, model_text, profile_text, system
 from gui import format as text
 from gui.models.energy_unit import UNIT_NAMES, EnergyUnit, UnitName
+from gui.recovery_options import add_recovery, recovery_of
 
 if TYPE_CHECKING:
     from engine import DescriptionReport, Grid, Grouping, Hardware, ModelSession
@@ -134,6 +135,17 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         metavar="FILE",
         help="checkpoint (.safetensors) or exported program (.pt2) to write",
+    )
+    _add_json(one)
+
+    one = command("tune", _tune, "win back the accuracy that pruning cost, by training")
+    _add_model(one)
+    _add_data(one)
+    one.add_argument("--recipe", type=Path, metavar="FILE", help="apply this recipe first")
+    add_recovery(one)
+    one.add_argument("--save-recipe", type=Path, metavar="FILE", help="write all edits here")
+    one.add_argument(
+        "--out", type=Path, metavar="FILE", help="export to .safetensors or .pt2 as “apply” does"
     )
     _add_json(one)
 
@@ -367,6 +379,7 @@ def _add_window_options(parser: argparse.ArgumentParser, default: str | None = N
             "catalogue",
             "energy",
             "energy-map",
+            "recovery",
             "latency",
             "operators",
             "flame",
@@ -455,6 +468,35 @@ def _apply(options: argparse.Namespace) -> int:
         print(f"Wrote {options.out}, re-opened and compared: {_agreement(report.largest_error)}.")
         if report.note:
             print(report.note)
+    return OK
+
+
+def _tune(options: argparse.Namespace) -> int:
+    kind = None if options.out is None else _export_format(options.out)
+    session = _open(options)
+    files: list[str] = []
+    with _progress() as job:
+        _load_data(session, options, job)
+        if options.recipe is not None:
+            session.apply_recipe(str(options.recipe), job)
+        wanted = recovery_of(options, session.snapshot.current.tree)
+        before = session.evaluate(job).snapshot
+        for edit in wanted:
+            session.apply(edit, job)
+        session.evaluate(job)
+        if options.save_recipe is not None:
+            files += session.save_recipe(str(options.save_recipe), job)
+        if kind is not None:
+            files += session.export(str(options.out), kind, job).files
+    snapshot = session.snapshot
+    if options.json:
+        facts = model_text.recovery_facts(before, snapshot) | model_text.data_facts(snapshot)
+        model_text.print_json(facts | {"files": files})
+    else:
+        model_text.print_recovery(before, snapshot)
+        model_text.print_data(snapshot)
+        if files:
+            print(f"Wrote {', '.join(files)}.")
     return OK
 
 

@@ -1,6 +1,7 @@
 """A unit of work: progress out, cancel in."""
 
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -23,6 +24,7 @@ class Job:
         self.total = 0  # 0: the amount of work is not known
         self.partial: Any = None  # the result as far as it is known, frozen; the newest replaces it
         self._cancelled = False
+        self._stage = ""
 
     @property
     def fraction(self) -> float | None:
@@ -51,7 +53,20 @@ class Job:
     def begin(self, text: str, total: int = 0) -> None:
         """Start a stage of ``total`` steps, named for the user."""
         self.check()
-        self.text, self.done, self.total = text, 0, total
+        self.tell(text, 0, total)
+
+    def tell(self, text: str, done: int, total: int) -> None:
+        """Say how the stage goes, in other words than those it began with."""
+        self.text, self.done, self.total = f"{self._stage}{text}", done, total
+
+    @contextmanager
+    def within(self, stage: str) -> Iterator[None]:
+        """Put ``stage`` before the names of stages begun inside, such as “Step 2 of 4”."""
+        outer, self._stage = self._stage, f"{self._stage}{stage}: "
+        try:
+            yield
+        finally:
+            self._stage = outer
 
     def advance(self, steps: int = 1) -> None:
         """Report ``steps`` more steps as done, and stop here if asked to."""

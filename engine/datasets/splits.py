@@ -50,6 +50,12 @@ class Samples(Protocol):
     def spread(self, count: int) -> "Samples":
         """At most ``count`` of the samples, evenly spread over the stored order."""
 
+    def at(self, places: Sequence[int]) -> "Samples":
+        """The samples at those places, in that order; nothing is read."""
+
+    def remembering(self, size: int) -> "Samples":
+        """The same samples, of which as many as fit into ``size`` bytes are read but once."""
+
     def name(self, at: int) -> str:
         """What the sample at that place is called."""
 
@@ -96,8 +102,16 @@ class Split:
 
     def spread(self, count: int) -> "Split":
         """At most ``count`` of the images, evenly spread."""
-        chosen = _spread(len(self), count)
+        return self.at(_spread(len(self), count))
+
+    def at(self, places: Sequence[int]) -> "Split":
+        """Copies of the images at those places."""
+        chosen = torch.as_tensor(places, dtype=torch.int64)
         return Split(self.images[chosen], self.labels[chosen])
+
+    def remembering(self, size: int) -> "Split":
+        """This: it is in memory."""
+        return self
 
     def name(self, at: int) -> str:
         """Its number, from 1."""
@@ -147,7 +161,15 @@ class LazySplit:
 
     def spread(self, count: int) -> "LazySplit":
         """At most ``count`` of the samples, evenly spread; nothing is read."""
-        return replace(self, indices=[self.indices[at] for at in _spread(len(self), count)])
+        return self.at(_spread(len(self), count))
+
+    def at(self, places: Sequence[int]) -> "LazySplit":
+        """The samples at those places, in that order; nothing is read."""
+        return replace(self, indices=[self.indices[at] for at in places])
+
+    def remembering(self, size: int) -> "LazySplit":
+        """The same samples, kept as they are read until ``size`` bytes are full."""
+        return replace(self, source=_Remembered(self.source, self.prepare, size), prepare=_as_is)
 
     def batches(self, size: int, job: Job | None = None) -> Iterator[Sample]:
         """Yield (inputs, targets) as :meth:`Samples.batches` says.
@@ -189,6 +211,36 @@ class LazySplit:
             self.broken[name] = found
             if job is not None:
                 job.advance()
+
+
+class _Remembered:
+    """A source of samples that keeps what it has read and prepared, within a budget of bytes."""
+
+    def __init__(self, source: Source, prepare: Callable[[Any, Any], Sample], budget: int) -> None:
+        self._source = source
+        self._prepare = prepare
+        self._left = budget
+        self._kept: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def name(self, at: int) -> str:
+        return self._source.name(at)
+
+    def read(self, at: int) -> Sample:
+        if at in self._kept:
+            return self._kept[at]
+        sample = self._prepare(*self._source.read(at))
+        size = sum(one.nbytes for one in sample)
+        if size <= self._left:
+            self._left -= size
+            self._kept[at] = sample
+        return sample
+
+
+def _as_is(inputs: Any, target: Any) -> Sample:
+    return inputs, target
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,6 +320,11 @@ def stratified(labels: Iterable[int]) -> tuple[list[int], list[int]]:
     return sorted(training), sorted(validation)
 
 
+def most_together(inputs: Tensor) -> int:
+    """How many samples like this one make a batch that memory does not grow with."""
+    return max(1, _MOST_ELEMENTS // max(1, inputs.numel()))
+
+
 def _check_size(size: int) -> None:
     if size < 1:
         raise ValueError(f"A batch holds at least one image, not {size}.")
@@ -283,7 +340,7 @@ def _spread(length: int, count: int) -> list[int]:
 def _fits(sample: Sample, gathered: list[Sample]) -> bool:
     first, _ = gathered[0]
     same = all(one.shape == other.shape for one, other in zip(sample, gathered[0], strict=True))
-    return same and (len(gathered) + 1) * first.numel() <= _MOST_ELEMENTS
+    return same and len(gathered) < most_together(first)
 
 
 def _stacked(gathered: list[Sample]) -> Sample:
