@@ -4,7 +4,7 @@ torchmetrics is imported when the first metric is made: it takes seconds.
 """
 
 from collections.abc import Callable
-from math import isfinite, sqrt
+from math import exp, isfinite, lgamma, log, sqrt
 from typing import Any, Protocol
 
 import torch
@@ -24,8 +24,8 @@ _ADVICE = "Return a share between 0 and 1, where more is better."
 class Judge(Protocol):
     """Gathers what a metric needs, batch by batch."""
 
-    def update(self, outputs: Any, targets: Tensor) -> None:
-        """Take in one batch.
+    def update(self, outputs: Any, targets: Tensor) -> Tensor | None:
+        """Take in one batch; which samples are right, (N,), where each is either right or wrong.
 
         Raises:
             DataSetMismatch: outputs and targets do not belong together.
@@ -33,6 +33,9 @@ class Judge(Protocol):
 
     def quantity(self) -> Quantity:
         """The metric over all batches so far, with its 95 % interval if there is one."""
+
+    def sketch(self) -> Quantity | None:
+        """The metric over all batches so far as far as it is told quickly; None if it is not."""
 
     def conditions(self) -> dict[str, str]:
         """What the figure holds under."""
@@ -47,6 +50,11 @@ def judge_of(data: DataSet) -> Judge:
     return _MeanIoU(data)
 
 
+def is_share(data: DataSet) -> bool:
+    """Whether the metric counts samples, each of which is right or wrong."""
+    return data.judge is None and data.metric in _TOP
+
+
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """95 % interval of a share of successes (E. B. Wilson, 1927, JASA 22:209-212)."""
     share, square = correct / total, _Z95 * _Z95
@@ -55,6 +63,39 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     half = _Z95 / (1 + square / total) * sqrt(spread)
     # It holds the share itself, also at 0 and 1, where sums of floats just miss it.
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+
+
+def share_of(correct: int, total: int) -> Quantity:
+    """A share of successes with its interval."""
+    return Quantity(correct / total, *wilson_interval(correct, total))
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """Two-sided p-value of McNemar's exact test (Q. McNemar, 1947, Psychometrika 12:153-157).
+
+    How likely it is that what two models tell apart is split at least so unevenly if each of
+    these samples is as likely to be lost as to be gained.
+    """
+    differing, fewer = lost + gained, min(lost, gained)
+    ways = tail = 1  # to choose so many of them, and at most so many
+    for one in range(fewer):
+        ways = ways * (differing - one) // (one + 1)
+        tail += ways
+    return min(1.0, 2 * tail / (1 << differing))
+
+
+def evidence_of_difference(lost: int, gained: int) -> float:
+    """How much better a bet on a difference has done than one on none, looking at any time.
+
+    The likelihood of the samples in their order if the share of losses among them may be anything
+    (uniformly), over that if it is one half. If there is no difference it is a martingale of mean
+    1, so that it ever reaches 1/α with a probability of at most α, however often one looks
+    (J. Ville, 1939; H. Robbins, 1970, Ann. Math. Stat. 41:1397-1409). McNemar's p, looked at after
+    every batch, would promise a difference far more often than it says.
+    """
+    differing = lost + gained
+    likelihood = lgamma(lost + 1) + lgamma(gained + 1) - lgamma(differing + 2)
+    return exp(min(700.0, likelihood + differing * log(2)))  # beyond it a float overflows
 
 
 class _TopK:
@@ -67,16 +108,22 @@ class _TopK:
         self._correct = 0
         self._total = 0
 
-    def update(self, outputs: Any, targets: Tensor) -> None:
+    def update(self, outputs: Any, targets: Tensor) -> Tensor | None:
         scores = _scores(outputs, targets, self._data)
         if self._counts is None:
             self._counts = self._counter(scores.shape[1])
-        correct, *_, support = self._counts(scores, targets).tolist()
-        self._correct += correct
-        self._total += support
+        # Scores of one place each: counts by sample are given over places alone.
+        counted: Tensor = self._counts(scores.unsqueeze(-1), targets.unsqueeze(-1))
+        right = counted[:, 0] > 0
+        self._correct += int(right.sum())
+        self._total += len(right)
+        return right
 
     def quantity(self) -> Quantity:
-        return Quantity(self._correct / self._total, *wilson_interval(self._correct, self._total))
+        return share_of(self._correct, self._total)
+
+    def sketch(self) -> Quantity | None:
+        return self.quantity()
 
     def conditions(self) -> dict[str, str]:
         return {"correct": str(self._correct), "interval": "95 %, Wilson"}
@@ -90,7 +137,9 @@ class _TopK:
                 f"{self._k}.",
                 "Choose top-1.",
             )
-        return MulticlassStatScores(scores, top_k=self._k, average="micro")
+        return MulticlassStatScores(
+            scores, top_k=self._k, average="micro", multidim_average="samplewise"
+        )
 
 
 class _MeanIoU:
@@ -105,7 +154,7 @@ class _MeanIoU:
         self._both: list[Tensor] = []
         self._either: list[Tensor] = []
 
-    def update(self, outputs: Any, targets: Tensor) -> None:
+    def update(self, outputs: Any, targets: Tensor) -> Tensor | None:
         from torchmetrics.functional.classification import multiclass_confusion_matrix
 
         scores = _scores(outputs, targets, self._data)
@@ -122,14 +171,15 @@ class _MeanIoU:
             both = table.diagonal()
             self._both.append(both)
             self._either.append(table.sum(0) + table.sum(1) - both)
+        return None
 
     def quantity(self) -> Quantity:
-        both, either = (torch.stack(one).double() for one in (self._both, self._either))
-        if not either.any():
+        found = self.sketch()
+        if found is None:
             raise DataSetMismatch(f"No pixel of {self._data.name} has a label that counts.")
-        value = float(_mean_ratio(both.sum(0), either.sum(0)))
+        value, (both, either) = found.value, self._areas()
         if len(both) < 2:
-            return Quantity(value)
+            return found
         generator = torch.Generator().manual_seed(0)
         drawn = []
         for _ in range(_RESAMPLES):
@@ -138,6 +188,16 @@ class _MeanIoU:
             drawn.append(_mean_ratio(times @ both, times @ either))
         low, high = torch.stack(drawn).nanquantile(torch.tensor([0.025, 0.975]).double()).tolist()
         return Quantity(value, min(low, value), max(high, value))
+
+    def sketch(self) -> Quantity | None:
+        both, either = self._areas()
+        if not either.any():
+            return None
+        return Quantity(float(_mean_ratio(both.sum(0), either.sum(0))))
+
+    def _areas(self) -> tuple[Tensor, Tensor]:
+        """Of intersection and of union, (N, K)."""
+        return torch.stack(self._both).double(), torch.stack(self._either).double()
 
     def conditions(self) -> dict[str, str]:
         several = len(self._both) > 1
@@ -158,17 +218,22 @@ class _Own:
                 "Give a function of outputs and targets, or an object with update and compute.",
             )
 
-    def update(self, outputs: Any, targets: Tensor) -> None:
+    def update(self, outputs: Any, targets: Tensor) -> Tensor | None:
         self._total += len(targets)
         if hasattr(self._metric, "update"):
             self._called(self._metric.update, outputs, targets)
         else:
             self._sum += self._number(self._metric, outputs, targets) * len(targets)
+        return None
 
     def quantity(self) -> Quantity:
         if hasattr(self._metric, "update"):
             return Quantity(self._number(self._metric.compute))
         return Quantity(self._sum / self._total)
+
+    def sketch(self) -> Quantity | None:
+        # What an object gathers is asked for once, when all is there.
+        return None if hasattr(self._metric, "update") else self.quantity()
 
     def conditions(self) -> dict[str, str]:
         return {"interval": "none"}

@@ -37,6 +37,7 @@ def main() -> int:
         *tracing(runs, MODELS[:2] if options.reduced else MODELS),
         *edits(runs),
         *evaluation(runs),
+        *evaluation_again(options.reduced),
         *profiling(),
         *energy.modelling(3 if options.reduced else 7),
         *energy.peers(3 if options.reduced else 7),
@@ -244,6 +245,89 @@ def evaluation(runs: int) -> Iterator[Figure]:
     started = time.perf_counter()
     session.measure_latency(Job())
     yield Figure("measure latency, by layer", time.perf_counter() - started, 2.0)
+
+
+def evaluation_again(reduced: bool) -> Iterator[Figure]:
+    """Evaluate after an edit from its layer on, beside whole evaluations of the same state."""
+    from engine.edits import PruneChannels
+    from engine.evaluate import Evaluator, evaluate
+    from engine.job import Job
+    from engine.layers import LayerId
+    from engine.session import open_model
+
+    samples = 32 if reduced else 256
+    model, _ = built("resnet18", 224)
+    data, job = pictures(samples), Job()
+    evaluator = Evaluator(data)
+    evaluator.evaluate(model, job)
+    edited = with_other_weights(model, "layer4.0.conv1")
+    started = time.process_time()
+    evaluator.evaluate(edited, job)
+    seconds = time.process_time() - started
+    started = time.process_time()
+    evaluate(edited, data, job)
+    yield Figure(
+        f"re-evaluate after an edit in layer4 of ResNet-18, {samples} images", seconds, 1 / 3,
+        "whole evaluation", time.process_time() - started, "seconds of processor",
+    )  # fmt: skip
+    for name in () if reduced else ("resnet18", "mobilenet_v2", "resnet50"):
+        yield scan(name, pictures(32))
+    session = open_model("demo", job)
+    layer = LayerId("stage1.block1.conv1")
+    session.preview_accuracy(PruneChannels((layer,), 0.1), job)
+    times = []
+    for at in range(2, 7):
+        edit = PruneChannels((layer,), at / 10)
+        started = time.perf_counter()
+        session.preview_accuracy(edit, job)
+        times.append(time.perf_counter() - started)
+    yield Figure("accuracy of the demo as a slider moves", statistics.median(times), 0.2)
+
+
+def scan(name: str, data) -> Figure:
+    """Change some twenty convolutions, one at a time, and judge every state."""
+    import torch
+
+    from engine.evaluate import Evaluator, evaluate
+    from engine.job import Job
+
+    model, _ = built(name, 224)
+    layers = [one for one, module in model.named_modules() if isinstance(module, torch.nn.Conv2d)]
+    layers = layers[:: max(1, len(layers) // 20)]
+    started = time.process_time()
+    evaluate(model, data, Job())
+    whole = (time.process_time() - started) * (len(layers) + 1)
+    evaluator = Evaluator(data)
+    started = time.process_time()
+    for layer in layers:
+        evaluator.compare(model, with_other_weights(model, layer), Job())
+    seconds = time.process_time() - started
+    words = f"{whole / seconds:.1f}x faster over {len(layers)} layers, in seconds of processor"
+    return Figure(f"scan of {name}'s convolutions", seconds, 0.5, "whole each", whole, words)
+
+
+def pictures(count: int):
+    """Noise to judge by."""
+    import torch
+
+    from engine.datasets import DataSet, Split
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(count, 3, 224, 224, generator=generator)
+    split = Split(images, torch.randint(1000, (count,), generator=generator))
+    return DataSet("noise", (), split, split, "noise")
+
+
+def with_other_weights(model, layer: str):
+    """Another state of the model: half the weights in one layer."""
+    import torch
+
+    from engine.sharing import share
+
+    edited = share(model)
+    module = edited.get_submodule(layer)
+    module.weight = torch.nn.Parameter(module.weight.detach() / 2)
+    return edited
 
 
 def built(name: str, side: int):
