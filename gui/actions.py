@@ -12,6 +12,7 @@ from PySide6.QtGui import QAction, QKeySequence
 
 from engine import METRICS, Grouping, Metric, Snapshot
 from gui import dialogs, operations
+from gui import format as fmt
 from gui.document import Document
 from gui.settings import Settings, ThemeMode
 from gui.theme import Theme
@@ -20,6 +21,7 @@ from gui.widgets import named
 if TYPE_CHECKING:
     from gui.main_window import MainWindow
     from gui.views.energy_page import EnergyView
+    from gui.views.recovery_panel import RecoveryTab
 
 
 @dataclass(frozen=True)
@@ -32,35 +34,58 @@ class Context:
     window: MainWindow
 
 
-Enabled = Callable[[Snapshot | None, bool], bool]
+@dataclass(frozen=True)
+class Standing:
+    """How things stand, as far as actions ask.
+
+    Attributes:
+        busy: whether jobs are under way.
+        training: whether a training is; ``better`` whether it has weights worth keeping.
+    """
+
+    snapshot: Snapshot | None = None
+    busy: bool = False
+    training: bool = False
+    better: bool = False
 
 
-def always(snapshot: Snapshot | None, busy: bool) -> bool:
+Enabled = Callable[[Standing], bool]
+
+
+def always(now: Standing) -> bool:
     return True
 
 
-def is_busy(snapshot: Snapshot | None, busy: bool) -> bool:
-    return busy
+def is_busy(now: Standing) -> bool:
+    return now.busy
 
 
-def has_model(snapshot: Snapshot | None, busy: bool) -> bool:
-    return snapshot is not None
+def has_model(now: Standing) -> bool:
+    return now.snapshot is not None
 
 
-def has_data(snapshot: Snapshot | None, busy: bool) -> bool:
-    return snapshot is not None and snapshot.data is not None
+def has_data(now: Standing) -> bool:
+    return now.snapshot is not None and now.snapshot.data is not None
 
 
-def has_edits(snapshot: Snapshot | None, busy: bool) -> bool:
-    return snapshot is not None and snapshot.cursor > 0
+def has_edits(now: Standing) -> bool:
+    return now.snapshot is not None and now.snapshot.cursor > 0
 
 
-def can_redo(snapshot: Snapshot | None, busy: bool) -> bool:
-    return snapshot is not None and snapshot.cursor < len(snapshot.history)
+def can_redo(now: Standing) -> bool:
+    return now.snapshot is not None and now.snapshot.cursor < len(now.snapshot.history)
 
 
-def has_limits(snapshot: Snapshot | None, busy: bool) -> bool:
-    return snapshot is not None and bool(snapshot.limits)
+def has_limits(now: Standing) -> bool:
+    return now.snapshot is not None and bool(now.snapshot.limits)
+
+
+def is_training(now: Standing) -> bool:
+    return now.training
+
+
+def is_better(now: Standing) -> bool:
+    return now.training and now.better
 
 
 @dataclass(frozen=True)
@@ -71,8 +96,9 @@ class Spec:
         menu: title of its menu; with ``/`` of a menu within.
         group: where it stands there; a line is drawn between groups.
         run: does it.
-        enabled: whether it can be done, by the snapshot and whether session jobs are under way.
+        enabled: whether it can be done as things stand.
         checked: for a switch, whether it is on.
+        edits: whether it changes the model, so that it has to wait while that is trained.
         tip: what it does, in one sentence.
         short: the word on the toolbar; empty when it is not there.
     """
@@ -88,6 +114,7 @@ class Spec:
     tip: str = ""
     short: str = ""
     checked: Callable[[Context], bool] | None = None
+    edits: bool = False
 
 
 def _text(text: str) -> str:
@@ -117,6 +144,16 @@ def _toggle_measuring(context: Context) -> None:
 def _profile(tab: str) -> Callable[[Context], None]:
     """An action that profiles and shows the view of it."""
     return lambda context: context.window.profile(tab)
+
+
+def _recovery(tab: RecoveryTab) -> Callable[[Context], None]:
+    """An action that shows a way of winning accuracy back."""
+    return lambda context: context.window.show_recovery(tab)
+
+
+def _toggle_pause(context: Context) -> None:
+    paused = context.document.training.paused
+    (operations.resume_tuning if paused else operations.pause_tuning)(context.document)
 
 
 def _energy(view: EnergyView) -> Callable[[Context], None]:
@@ -202,7 +239,7 @@ _FILE: Final = (
          _text("Write the edits to a file, to repeat them elsewhere")),
     Spec("apply_recipe", _text("&Apply recipe…"), "&File", 3,
          _dialog(dialogs.ask_recipe), has_model, ("Ctrl+Shift+R",), "ph.list-numbers",
-         _text("Apply the edits of a recipe to this model")),
+         _text("Apply the edits of a recipe to this model"), edits=True),
     Spec("save_description", _text("Save &network description…"), "&File", 4,
          _dialog(dialogs.ask_save_description), has_model, (), "ph.file-text",
          _text("Write the layers as the MIT energy tool takes them, with their modelled energy")),
@@ -211,10 +248,11 @@ _FILE: Final = (
 )
 _EDIT: Final = (
     Spec("undo", _text("&Undo"), "&Edit", 0, _operation(operations.undo), has_edits,
-         ("Ctrl+Z",), "ph.arrow-u-up-left", _text("Take the last edit back"), _text("Undo")),
+         ("Ctrl+Z",), "ph.arrow-u-up-left", _text("Take the last edit back"), _text("Undo"),
+         edits=True),
     Spec("redo", _text("&Redo"), "&Edit", 0, _operation(operations.redo), can_redo,
          ("Ctrl+Shift+Z", "Ctrl+Y"), "ph.arrow-u-up-right",
-         _text("Apply the edit again that was taken back last"), _text("Redo")),
+         _text("Apply the edit again that was taken back last"), _text("Redo"), edits=True),
     Spec("find_layer", _text("&Find layers"), "&Edit", 1,
          lambda context: context.window.focus_filter(), has_model,
          ("Ctrl+F",), "ph.funnel", _text("Go to the filter above the layers")),
@@ -260,7 +298,8 @@ _PROFILE: Final = (
          _text("Write the Python calls for pstats and its viewers")),
     Spec("choose_data", _text("Choose validation &data…"), "&Profile", 3,
          lambda context: dialogs.ask_data(context.document, context.window, context.theme),
-         has_model, (), "ph.database", _text("Choose the data that accuracy is taken on")),
+         has_model, (), "ph.database", _text("Choose the data that accuracy is taken on"),
+         edits=True),
     Spec("measure_after_edit", _text("&Measure after each edit"), "&Profile", 4,
          _toggle_measuring, always,
          tip=_text("Take accuracy and latency again whenever the model has changed"),
@@ -291,6 +330,28 @@ _ENERGY: Final = (
          _operation(operations.measure_zeros), has_data, (), "ph.number-zero",
          _text("Count zeros of activations on data, for hardware that skips them")),
 )
+_RECOVER: Final = (
+    Spec("tune", _text("&Fine-tune…"), "&Recover", 0, _recovery("tune"), has_model,
+         ("Ctrl+T",), "ph.barbell", _text("Train the model as it is now, and keep the best epoch")),
+    Spec("recalibrate", _text("Recalibrate &batch norms…"), "&Recover", 0, _recovery("norms"),
+         has_model, ("Ctrl+Shift+B",), "ph.ruler",
+         _text("Measure the statistics of batch norms anew on training samples")),
+    Spec("prune_gradually", _text("Prune &gradually…"), "&Recover", 0, _recovery("gradual"),
+         has_model, ("Ctrl+G",), "ph.trend-down", _text("Prune in steps, and train after each")),
+    Spec("training_curves", _text("&Curves of training"), "&Recover", 1, _recovery("curves"),
+         has_model, ("Ctrl+Shift+T",), "ph.chart-line",
+         _text("Show loss and accuracy over the epochs")),
+    Spec("pause_training", _text("&Pause training"), "&Recover", 2, _toggle_pause, is_training,
+         ("Ctrl+Shift+Space",), "ph.pause",
+         _text("Let the training rest, or go on"),
+         checked=lambda context: context.document.training.paused),
+    Spec("keep_training", _text("&Stop and keep the best"), "&Recover", 2,
+         _operation(operations.keep_tuning), is_better, ("Ctrl+Shift+.",), "ph.check-circle",
+         _text("End the training and apply the weights of its best epoch")),
+    Spec("discard_training", _text("Stop and &discard"), "&Recover", 2,
+         _operation(operations.discard_tuning), is_training, (), "ph.trash",
+         _text("End the training; the model stays as it is")),
+)
 _LIMITS: Final = (
     *(_limit(metric) for metric in METRICS.values()),
     Spec("clear_limits", _text("&Remove all limits"), "&Limits", 1,
@@ -313,13 +374,16 @@ _HELP: Final = (
     Spec("energy_help", _text("&Energy"), "&Help", 0,
          lambda context: context.window.show_energy_help(), always, (), "ph.lightning",
          _text("How energy is modelled and measured, and on what hardware")),
+    Spec("pruning_help", _text("&Pruning and recovery"), "&Help", 0,
+         lambda context: context.window.show_pruning_help(), always, (), "ph.scissors",
+         _text("What each method removes and saves, and how accuracy is won back")),
     Spec("about", _text("&About Secateur"), "&Help", 0,
          lambda context: context.window.show_about(), always, (), "ph.info"),
 )
 # fmt: on
 
 ACTIONS: Final[tuple[Spec, ...]] = (
-    *_FILE, *_EDIT, *_PROFILE, *_ENERGY, *_LIMITS, *_VIEW, *_HELP,
+    *_FILE, *_EDIT, *_PROFILE, *_RECOVER, *_ENERGY, *_LIMITS, *_VIEW, *_HELP,
 )  # fmt: skip
 
 
@@ -330,8 +394,10 @@ class Actions(QObject):
         super().__init__(context.window)
         self._context = context
         self._actions = {spec.id: self._build(spec) for spec in ACTIONS}
+        self._seen = (False, False, False)  # of the training
         context.document.changed.connect(self.refresh)
         context.document.busy_changed.connect(self.refresh)
+        context.document.training.changed.connect(self._follow_training)
         context.settings.changed.connect(self.refresh)
         self.refresh()
 
@@ -343,11 +409,33 @@ class Actions(QObject):
 
     def refresh(self, _: object = None) -> None:
         """Enable and check every action as things stand."""
-        document = self._context.document
+        now = self._standing()
+        refusal = self._context.document.apply_refusal()
         for spec, action in self:
-            action.setEnabled(spec.enabled(document.snapshot, document.busy))
+            waits = spec.edits and bool(refusal)
+            action.setEnabled(spec.enabled(now) and not waits)
+            if spec.edits:
+                action.setToolTip(fmt.tooltip(refusal) if waits else self._tip(spec, action))
             if spec.checked is not None:
                 action.setChecked(spec.checked(self._context))
+
+    def _standing(self) -> Standing:
+        document = self._context.document
+        training = document.training
+        return Standing(document.snapshot, document.busy, training.active, training.better)
+
+    def _follow_training(self) -> None:
+        """Refresh when the training means something else for actions, not at every batch."""
+        training = self._context.document.training
+        seen = training.active, training.paused, training.better
+        if seen != self._seen:
+            self._seen = seen
+            self.refresh()
+
+    def _tip(self, spec: Spec, action: QAction) -> str:
+        tip = translate(spec.tip or spec.text).replace("&", "").rstrip("…")
+        keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
+        return f"{tip} ({keys})" if keys else tip
 
     def _build(self, spec: Spec) -> QAction:
         action = named(QAction(translate(spec.text), self), spec.id)
@@ -357,9 +445,7 @@ class Actions(QObject):
             action.setIcon(self._context.theme.icon(spec.icon))
         if spec.short:
             action.setIconText(translate(spec.short))
-        tip = translate(spec.tip or spec.text).replace("&", "").rstrip("…")
-        keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
-        action.setToolTip(f"{tip} ({keys})" if keys else tip)
+        action.setToolTip(self._tip(spec, action))
         action.triggered.connect(partial(self._run, spec))
         # The window holds them, so that shortcuts work while the menu bar is hidden.
         self._context.window.addAction(action)

@@ -20,6 +20,8 @@ from engine import (
     DATAFLOWS,
     CallProfile,
     Change,
+    ChannelScores,
+    Comparison,
     Dataflow,
     DataRequest,
     Edit,
@@ -27,6 +29,7 @@ from engine import (
     EnergySettings,
     EngineError,
     ExportReport,
+    FineTune,
     Job,
     LayerId,
     Limit,
@@ -35,6 +38,8 @@ from engine import (
     OpenRequest,
     OperatorProfile,
     Part,
+    PruneChannels,
+    PruneHeads,
     Roofline,
     RunSettings,
     SamplePreview,
@@ -44,6 +49,8 @@ from gui import format as fmt
 from gui.jobs import JobRunner
 from gui.models.hardware_choice import hardware_by_id
 from gui.settings import Settings
+from gui.tasks import JobState
+from gui.training import GradualPruning, Training, TrainingUnderWay
 
 if TYPE_CHECKING:  # a report comes with the energy model, which the window shows without
     from engine import DescriptionReport, ModelSession
@@ -53,7 +60,7 @@ Request: TypeAlias = OpenRequest | DataRequest
 Answerer: TypeAlias = Callable[[Request, EngineError], bool]
 Step: TypeAlias = "Callable[[ModelSession, Job], Change | None]"
 
-PreviewSlot: TypeAlias = Literal["edit", "data"]
+PreviewSlot: TypeAlias = Literal["edit", "scores", "accuracy", "data"]
 Profile: TypeAlias = OperatorProfile | CallProfile | LineProfile | Roofline
 
 T = TypeVar("T")
@@ -86,8 +93,11 @@ class Document(QObject):
             and the :class:`engine.EngineError` that says why.
         devices_found: the :class:`engine.Device` that models could run on, available or not.
         counters_found: the :class:`engine.CounterInfo` of counters of energy, readable or not.
+        code_allowed: code of the user's own, which something asked for, may run from now on.
+        tuning_changed: whether a training is under way, so that edits have to wait.
 
     Attributes:
+        training: the training that is under way, or the last one.
         run_settings: how the model is run while it is measured.
         answerer: is told of a request that could not be met, and why, before ``failed`` is. It
             may ask the user and make an amended request; True says that it has taken over.
@@ -108,6 +118,8 @@ class Document(QObject):
     unmeasured = Signal(str, object)
     devices_found = Signal(object)
     counters_found = Signal(object)
+    code_allowed = Signal()
+    tuning_changed = Signal(bool)
 
     def __init__(
         self,
@@ -120,6 +132,7 @@ class Document(QObject):
         self.jobs = jobs
         self.run_settings = RunSettings()
         self.answerer: Answerer | None = None
+        self.training = Training(jobs, self)
         self._settings = settings
         self._opener = opener
         # Only functions on the model thread look into a session; here it is a name for one.
@@ -132,6 +145,8 @@ class Document(QObject):
         self._looking: int | None = None
         self._counting: int | None = None
         self._modelling: tuple[int, EnergySettings] | None = None
+        self._tuning = False
+        self.training.changed.connect(self._follow_training)
         jobs.jobs_changed.connect(self._follow_jobs)
 
     @property
@@ -156,6 +171,16 @@ class Document(QObject):
             return self._modelling[1]
         return self._snapshot.current.energy.settings if self._snapshot is not None else None
 
+    @property
+    def tuning(self) -> bool:
+        """Whether a training is under way, paused or not."""
+        return self.training.active
+
+    def apply_refusal(self) -> str:
+        """Why edits have to wait, and what to do; empty while they need not."""
+        refusal = self._under_way()
+        return f"{refusal} {refusal.remedy}" if refusal is not None else ""
+
     def open(self, request: OpenRequest) -> None:
         """Open a model; the one that is open stays until that has succeeded.
 
@@ -173,9 +198,14 @@ class Document(QObject):
             return session, Change(EVERYTHING, layers, snapshot)
 
         def on_done(opened: tuple[ModelSession, Change]) -> None:
+            self.training.leave()  # it may have been asked for while this was being opened
             self._shown, change = opened
             self._edited(change)
 
+        under_way = self._under_way()
+        if under_way is not None and self.training.state is not JobState.STOPPING:
+            self._refuse(request, under_way)
+            return
         self._cancel_follow_ups()
         title = self.tr("Opening %s") % fmt.visible(source_name(request.source))
         refused = partial(self._refuse, request)
@@ -206,6 +236,32 @@ class Document(QObject):
     def redo(self) -> None:
         """Apply the edit that was taken back last."""
         self._submit_edit(self.tr("Redoing"), lambda session, job: _step(session, 1, job))
+
+    def tune(self, edit: FineTune) -> None:
+        """Train the current model in the background; its best weights become an edit."""
+        self._train(fmt.edit_text(edit, self.tr), edit)
+
+    def prune_gradually(self, pruning: GradualPruning) -> None:
+        """Prune in steps in the background, and train after each; every one is an edit."""
+        title = self.tr("In {steps} steps: {edit}")
+        edit = fmt.edit_text(pruning.edit, self.tr)
+        self._train(title.format(steps=pruning.steps, edit=edit), pruning)
+
+    def pause_tuning(self) -> None:
+        """Let the training rest; everything can be done meanwhile but edits."""
+        self.training.pause()
+
+    def resume_tuning(self) -> None:
+        """Let the training go on."""
+        self.training.resume()
+
+    def stop_tuning(self, keep: bool) -> None:
+        """End the training: apply its best weights so far, or forget it."""
+        self.training.stop(keep)
+
+    def interrupt_tuning(self) -> None:
+        """End the training without a result, so that it can go on another time."""
+        self.training.interrupt()
 
     def evaluate(self) -> None:
         """Take the accuracy of the current model, and the base model's if it is missing."""
@@ -312,6 +368,8 @@ class Document(QObject):
 
     def load_data(self, request: DataRequest) -> None:
         """Choose the data that accuracy is taken on."""
+        if self._has_to_wait():
+            return
         self._submit(
             self.tr("Loading %s") % fmt.visible(source_name(request.source)),
             lambda session, job: session.load_data(request, job),
@@ -380,6 +438,38 @@ class Document(QObject):
 
         self._preview("edit", work, on_effect)
 
+    def preview_scores(
+        self,
+        edit: PruneChannels | PruneHeads,
+        on_scores: Callable[[ChannelScores | EngineError | None], None],
+    ) -> None:
+        """Find out how much each channel or head matters; answers as :meth:`preview`."""
+
+        meant = self._shown
+
+        def work(job: Job) -> ChannelScores:
+            return self._session(meant).channel_scores(edit, job)
+
+        self._preview("scores", work, on_scores)
+
+    def preview_accuracy(
+        self,
+        edit: Edit,
+        on_comparison: Callable[[Comparison | EngineError | None], None],
+        on_partial: Callable[[Comparison], None],
+    ) -> None:
+        """Find out what accuracy the edit would leave; answers as :meth:`preview`.
+
+        ``on_partial`` gets what is known meanwhile.
+        """
+
+        meant = self._shown
+
+        def work(job: Job) -> Comparison:
+            return self._session(meant).preview_accuracy(edit, job)
+
+        self._preview("accuracy", work, on_comparison, on_partial)
+
     def preview_data(
         self,
         request: DataRequest,
@@ -398,8 +488,13 @@ class Document(QObject):
 
         self._preview("data", work, on_samples)
 
+    def allow_code(self, digest: str) -> None:
+        """Let code of that digest run from now on: the user has allowed it."""
+        engine.allow_here({digest})
+        self.code_allowed.emit()
+
     def cancel_preview(self, slot: PreviewSlot) -> None:
-        """Drop the question about an edit, or about data; its callback never comes."""
+        """Drop the question for that place; its callbacks never come."""
         self.jobs.cancel_preview(slot)
 
     def cancel_all(self) -> None:
@@ -411,6 +506,7 @@ class Document(QObject):
         slot: PreviewSlot,
         work: Callable[[Job], T],
         on_answer: Callable[[T | EngineError | None], None],
+        on_partial: Callable[[T], None] | None = None,
     ) -> None:
         def on_error(error: BaseException) -> None:
             if isinstance(error, EngineError):
@@ -419,7 +515,7 @@ class Document(QObject):
                 on_answer(None)
                 self.failed.emit(error)
 
-        self.jobs.preview(slot, work, on_answer, on_error)
+        self.jobs.preview(slot, work, on_answer, on_error, on_partial)
 
     def _session(self, meant: ModelSession | None) -> ModelSession:
         """The session that was shown when the user asked, for functions on the model thread.
@@ -479,9 +575,42 @@ class Document(QObject):
 
     def _submit_edit(self, title: str, step: Step) -> None:
         """Queue a step to another state; what is being measured of this one can wait."""
+        if self._has_to_wait():
+            return
         if self._settings.measure_after_edit:
             self._cancel_follow_ups()
         self._submit(title, step, self._edited)
+
+    def _train(self, title: str, asked: FineTune | GradualPruning) -> None:
+        meant = self._shown
+        if meant is None or self._has_to_wait():
+            return
+
+        def concerning(deliver: Callable[[Change], None]) -> Callable[[Change], None]:
+            return lambda change: deliver(change) if meant is self._shown else None
+
+        self.training.start(
+            title,
+            asked,
+            partial(self._session, meant),
+            concerning(self._committed),
+            concerning(self._measure_anew),
+            self.failed.emit,
+        )
+
+    def _has_to_wait(self) -> bool:
+        """Report that a training is under way, if one is."""
+        under_way = self._under_way()
+        if under_way is not None:
+            self.failed.emit(under_way)
+        return under_way is not None
+
+    def _under_way(self) -> TrainingUnderWay | None:
+        if not self.tuning:
+            return None
+        return TrainingUnderWay(
+            self.tr("Training is under way, and this would change the model that is trained.")
+        )
 
     def _committed(self, change: Change | None) -> None:
         if change is not None:
@@ -491,8 +620,11 @@ class Document(QObject):
     def _edited(self, change: Change | None) -> None:
         """Announce the change, then measure what is not known of the new state."""
         self._committed(change)
-        if change is None:
-            return
+        if change is not None:
+            self._measure_anew(change)
+
+    def _measure_anew(self, change: Change) -> None:
+        """Measure what is not known of the state behind the change, if that is wanted."""
         opened = bool(change.parts & (Part.MODEL | Part.DATA))
         if opened or self._settings.measure_after_edit:
             self._follow_up(chosen=Part.DATA in change.parts and Part.MODEL not in change.parts)
@@ -535,6 +667,11 @@ class Document(QObject):
         for job_id in self._follow_ups:
             self.jobs.cancel(job_id)
         self._follow_ups = []
+
+    def _follow_training(self) -> None:
+        if self.tuning != self._tuning:
+            self._tuning = self.tuning
+            self.tuning_changed.emit(self._tuning)
 
     def _follow_jobs(self) -> None:
         jobs = self.jobs.jobs()

@@ -13,14 +13,22 @@ from pathlib import PurePath
 from engine import (
     ROOT,
     Edit,
+    Factorize,
+    FineTune,
+    FoldNorms,
     InputSpec,
     LayerId,
     Limit,
+    MaskWeights,
     Metric,
+    PruneByMethod,
     PruneChannels,
+    PruneHeads,
     PruneWeights,
     Quantity,
     Quantize,
+    RecalibrateNorms,
+    RemoveBlocks,
 )
 
 ABSENT = "–"
@@ -234,25 +242,104 @@ def place(file: str, line: int) -> str:
 
 def edit_text(edit: Edit, tr: Translate = str) -> str:
     """Say an edit in one line, such as ``Prune 30 % of channels of head.fc (L2)``."""
-    if len(edit.layers) == 1:
-        layers = layer_name(edit.layers[0])
-    else:
-        layers = tr("{count} layers").format(count=len(edit.layers))
+    template, words = _edit_words(edit, tr)
+    return template.format(layers=_layers_text(edit, tr), **words)
+
+
+def _edit_words(edit: Edit, tr: Translate) -> tuple[str, dict[str, str]]:
+    """How an edit of that kind is said, and what stands in it beside the layers."""
     match edit:
-        case PruneChannels():
-            text = tr("Prune {amount} of channels of {layers} ({criterion})")
-        case PruneWeights():
-            text = tr("Prune {amount} of weights of {layers} ({criterion})")
+        case PruneChannels() | PruneHeads() | PruneWeights():
+            return _pruning_words(edit, tr)
+        case RemoveBlocks():
+            one = len(edit.layers) == 1
+            return (tr("Remove block {layers}") if one else tr("Remove {layers}")), {}
+        case MaskWeights():
+            words = {"file": visible(short_file(edit.path))}
+            return tr("Zero weights of {layers} by the mask {file}"), words
+        case PruneByMethod():
+            words = {"amount": amount(edit.amount), "method": visible(edit.method)}
+            return tr("Prune {amount} of weights of {layers} ({method})"), words
+        case Factorize():
+            form = tr(", column and row") if edit.form == "spatial" else ""
+            words = {"amount": amount(edit.ratio), "form": form}
+            return tr("Factorize {layers} for {amount} fewer parameters{form}"), words
+        case FoldNorms():
+            return tr("Fold batch norms into {layers}"), {}
         case Quantize():
-            return tr("Quantize {layers} to int{bits}").format(layers=layers, bits=edit.weight_bits)
-    return text.format(
-        amount=amount(edit.ratio), layers=layers, criterion=criterion_name(edit.criterion, tr)
-    )
+            return tr("Quantize {layers} to int{bits}"), {"bits": str(edit.weight_bits)}
+        case RecalibrateNorms() | FineTune():
+            return _recovery_words(edit, tr)
+
+
+def _pruning_words(
+    edit: PruneChannels | PruneHeads | PruneWeights, tr: Translate
+) -> tuple[str, dict[str, str]]:
+    how = [criterion_name(edit.criterion, tr)]
+    if not isinstance(edit, PruneHeads) and edit.spread != "layer":
+        how.append(spread_name(edit.spread, tr))
+    words = {"amount": amount(edit.ratio), "how": ", ".join(how)}
+    if isinstance(edit, PruneWeights):
+        if not edit.of:
+            return tr("Prune {amount} of weights of {layers} ({how})"), words
+        words |= {"keep": str(edit.keep), "of": str(edit.of)}
+        return tr("Prune weights of {layers} to {keep}:{of} ({how})"), words
+    channels = isinstance(edit, PruneChannels)
+    picked = edit.channels if isinstance(edit, PruneChannels) else edit.heads
+    if picked:
+        words["count"] = str(len(picked))
+        if channels:
+            return tr("Prune {count} picked channels of {layers}"), words
+        return tr("Prune {count} picked heads of {layers}"), words
+    if channels:
+        return tr("Prune {amount} of channels of {layers} ({how})"), words
+    return tr("Prune {amount} of heads of {layers} ({how})"), words
+
+
+def _recovery_words(edit: RecalibrateNorms | FineTune, tr: Translate) -> tuple[str, dict[str, str]]:
+    whole = edit.layers == (ROOT,)
+    if isinstance(edit, RecalibrateNorms):
+        words = {"samples": str(edit.samples)}
+        if whole:
+            return tr("Recalibrate batch norms ({samples} samples)"), words
+        return tr("Recalibrate batch norms of {layers} ({samples} samples)"), words
+    words = {
+        "epochs": tr("1 epoch") if edit.epochs == 1 else tr("%s epochs") % edit.epochs,
+        "teacher": tr(", with distillation") if edit.distillation else "",
+    }
+    if whole:
+        return tr("Fine-tune for {epochs}{teacher}"), words
+    return tr("Fine-tune {layers} for {epochs}{teacher}"), words
+
+
+def _layers_text(edit: Edit, tr: Translate) -> str:
+    if len(edit.layers) == 1:
+        return layer_name(edit.layers[0])
+    if isinstance(edit, RemoveBlocks):
+        return tr("{count} blocks").format(count=len(edit.layers))
+    return tr("{count} layers").format(count=len(edit.layers))
 
 
 def criterion_name(criterion: str, tr: Translate = str) -> str:
     """Write which channels or weights go first, as the field does: ``L2``, ``random``."""
-    return tr("random") if criterion == "random" else criterion.upper()
+    names = {
+        "bn-scale": tr("batch-norm scale"),
+        "taylor": tr("Taylor"),
+        "activation": tr("activation"),
+        "wanda": tr("Wanda"),
+        "random": tr("random"),
+    }
+    return names.get(criterion, criterion.upper())
+
+
+def spread_name(spread: str, tr: Translate = str) -> str:
+    """Write how an amount is spread over layers, in a few words."""
+    names = {
+        "layer": tr("each layer its share"),
+        "global": tr("one ranking"),
+        "energy": tr("by energy"),
+    }
+    return names[spread]
 
 
 def bound_text(limit: Limit, tr: Translate = str) -> str:

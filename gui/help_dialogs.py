@@ -71,14 +71,20 @@ def show_energy(parent: QWidget) -> None:
     _show_page(parent, "energy", _tr("Energy"))
 
 
-def _show_page(parent: QWidget, name: str, title: str) -> None:
-    """Show the page of that name among the resources."""
+def show_pruning(parent: QWidget) -> None:
+    """Show the page on pruning and recovery, and below it what is prunable in which model."""
+    _show_page(parent, "pruning", _tr("Pruning and recovery"), "pruning_table")
+
+
+def _show_page(parent: QWidget, name: str, title: str, *more: str) -> None:
+    """Show the page of that name among the resources, and ``more`` of them below it."""
     dialog = named(QDialog(parent), name)
     dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     dialog.setWindowTitle(title)
     dialog.resize(*_PAGE_SIZE)
     page = named(QTextBrowser(dialog), f"{name}_page")
-    page.setMarkdown(resource(f"help/{name}.md").read_text(encoding="utf-8"))
+    texts = (resource(f"help/{one}.md").read_text(encoding="utf-8") for one in (name, *more))
+    page.setMarkdown("\n\n".join(texts))
     _quieten_tables(page)
     buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close, dialog)
     buttons.rejected.connect(dialog.reject)

@@ -1,135 +1,34 @@
 """The only threads: one worker owns the model, the window polls what it reports.
 
-Three kinds of task share that thread. *Session jobs* run in the order in which they were
+Four kinds of task share that thread. *Session jobs* run in the order in which they were
 submitted, and each delivers its result. Of the *previews* for one place only the newest counts.
 *Idle jobs* are what nobody waits for, such as measuring after an edit. A task that comes stops one
-of a later kind, which takes its turn again afterwards.
+of a later kind, which takes its turn again afterwards. A *background job*, such as training, works
+in slices: whatever comes is served between two of them, and nothing of it is done twice.
 """
 
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum, IntEnum
 from threading import Condition, Thread
 from typing import Any, TypeVar
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from engine import Cancelled, Job
+from engine import Cancelled, EngineError, Job
 from gui.garbage import WindowCollector
+from gui.tasks import JobState, JobView, Kind, Slices, Task
 
 T = TypeVar("T")
 
 POLL_INTERVAL_MS = 30
 
 
-class JobState(Enum):
-    """Where a job stands; finished jobs are no longer listed."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    STOPPING = "stopping"
-
-
-class _Kind(IntEnum):
-    """In the order in which the worker takes them."""
-
-    SESSION = 0
-    PREVIEW = 1
-    IDLE = 2
-
-
-@dataclass(frozen=True)
-class JobView:
-    """A job as a panel may show it.
-
-    Attributes:
-        text: the stage it is in, in its own words.
-        fraction: share of the stage that is done, 0 to 1; None while the amount is unknown.
-        age: seconds since it was submitted.
-        elapsed: seconds since it was started.
-        remaining: seconds the stage still takes if it goes on like this; None when unknown.
-    """
-
-    id: int
-    title: str
-    text: str
-    fraction: float | None
-    age: float
-    elapsed: float
-    remaining: float | None
-    state: JobState
-
-
-@dataclass(eq=False)
-class _Task:
-    """A function on its way through the worker.
-
-    Attributes:
-        slot: the place that a preview is for; those of different places know nothing of each other.
-        withdrawn: nobody wants it any more.
-        preempted: it was stopped for another task, and starts again behind that.
-        result, error: what became of it; written by the worker.
-    """
-
-    id: int
-    title: str
-    function: Callable[[Job], Any]
-    on_done: Callable[[Any], None]
-    on_error: Callable[[BaseException], None]
-    kind: _Kind = _Kind.SESSION
-    slot: str = ""
-    withdrawn: bool = False
-    preempted: bool = False
-    job: Job = field(default_factory=Job)
-    submitted: float = field(default_factory=time.monotonic)
-    started: float | None = None
-    stage: tuple[str, int] = ("", 0)
-    stage_started: float = 0.0
-    result: Any = None
-    error: BaseException | None = None
-
-    def run(self) -> None:
-        """Call the function on this thread; what it raises is kept, not raised."""
-        self.started = time.monotonic()
-        try:
-            self.job.check()
-            self.result = self.function(self.job)
-        except BaseException as error:  # a SystemExit out of a library must not end the thread
-            _release_frames(error)
-            self.error = error
-
-    def view(self, now: float) -> JobView:
-        """The task as it stands at ``now``."""
-        fraction = self.job.fraction
-        stage = (self.job.text, self.job.total)
-        if stage != self.stage:
-            self.stage, self.stage_started = stage, now
-        spent = now - self.stage_started
-        state = JobState.WAITING if self.started is None else JobState.RUNNING
-        return JobView(
-            id=self.id,
-            title=self.title,
-            text=stage[0],
-            fraction=fraction,
-            age=now - self.submitted,
-            elapsed=now - self.started if self.started is not None else 0.0,
-            remaining=spent / fraction - spent if fraction else None,
-            state=JobState.STOPPING if self.withdrawn else state,
-        )
-
-    def start_over(self) -> None:
-        """Forget that it ever ran."""
-        self.job, self.started, self.preempted, self.error = Job(), None, False, None
-
-
 class JobRunner(QObject):
     """Runs tasks on the model thread and hands their results over on the window's thread.
 
     Signals:
-        jobs_changed: a session or idle job was submitted, started or ended.
+        jobs_changed: a job was submitted, started, paused or ended; previews do not count.
         progressed: the running job may have got further; emitted while there is work.
         idled: the last task has ended and its callback has returned.
     """
@@ -140,13 +39,13 @@ class JobRunner(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._tasks: dict[int, _Task] = {}  # submitted and not yet delivered; the window's
+        self._tasks: dict[int, Task] = {}  # submitted and not yet delivered; the window's
         self._next_id = 1
         self._listed: tuple[tuple[int, JobState], ...] = ()
         # Shared with the worker, and only touched while holding `_wakeup`.
         self._wakeup = Condition()
-        self._waiting: dict[_Kind, deque[_Task]] = {kind: deque() for kind in _Kind}
-        self._running: _Task | None = None
+        self._waiting: dict[Kind, deque[Task]] = {kind: deque() for kind in Kind}
+        self._running: Task | None = None
         self._held = False
         self._stopping = False
         self._ended: deque[int] = deque()  # the worker appends, the window takes; needs no lock
@@ -162,13 +61,13 @@ class JobRunner(QObject):
 
     @property
     def busy(self) -> bool:
-        """Whether a session or idle job is; previews do not count."""
-        return any(task.kind is not _Kind.PREVIEW for task in self._tasks.values())
+        """Whether a job is; previews do not count."""
+        return any(task.kind is not Kind.PREVIEW for task in self._tasks.values())
 
     def jobs(self) -> tuple[JobView, ...]:
-        """The session and idle jobs, in the order in which they run."""
+        """All but the previews, in the order in which they run."""
         now = time.monotonic()
-        listed = (task for task in self._tasks.values() if task.kind is not _Kind.PREVIEW)
+        listed = (task for task in self._tasks.values() if task.kind is not Kind.PREVIEW)
         return tuple(task.view(now) for task in sorted(listed, key=lambda task: task.kind))
 
     def hold(self) -> None:
@@ -195,8 +94,37 @@ class JobRunner(QObject):
         ``function`` runs on the model thread. One of the callbacks follows on this thread, or
         neither when the job was cancelled. What a cancelled job has still committed is delivered.
         """
-        kind = _Kind.IDLE if idle else _Kind.SESSION
-        task = self._admit(_Task(self._next_id, title, function, on_done, on_error, kind))
+        kind = Kind.IDLE if idle else Kind.SESSION
+        task = self._admit(Task(self._next_id, title, function, on_done, on_error, kind))
+        self._announce()
+        return task.id
+
+    def submit_background(
+        self,
+        title: str,
+        start: Callable[[Job], Slices[T]],
+        on_done: Callable[[T], None],
+        on_error: Callable[[BaseException], None],
+        on_partial: Callable[[Any], None] | None = None,
+    ) -> int:
+        """Queue a background job; returns its id.
+
+        ``start`` is a generator function. It runs on the model thread from one ``yield`` to the
+        next, whenever nothing else waits; a cancelled one finds ``Cancelled`` raised where it
+        paused. ``on_partial`` gets what it leaves in ``job.partial``. Otherwise as :meth:`submit`.
+
+        Raises:
+            EngineError: there is a background job already.
+        """
+        under_way = next((task for task in self._tasks.values() if task.sliced), None)
+        if under_way is not None:
+            raise EngineError(
+                self.tr("Another job of this kind is under way: %s.") % under_way.title,
+                self.tr("Stop it, or wait until it has ended."),
+            )
+        kind = Kind.BACKGROUND
+        task = Task(self._next_id, title, start, on_done, on_error, kind, on_partial=on_partial)
+        self._admit(task)
         self._announce()
         return task.id
 
@@ -206,20 +134,39 @@ class JobRunner(QObject):
         function: Callable[[Job], T],
         on_done: Callable[[T], None],
         on_error: Callable[[BaseException], None],
+        on_partial: Callable[[Any], None] | None = None,
     ) -> int:
         """Run ``function`` as soon as no session job waits.
 
-        It replaces an earlier preview for the same ``slot``, and no other.
+        It replaces an earlier preview for the same ``slot``, and no other. ``on_partial`` gets what
+        it leaves in ``job.partial`` before it is done.
         """
         self.cancel_preview(slot)
-        task = _Task(self._next_id, "", function, on_done, on_error, _Kind.PREVIEW, slot)
+        kind = Kind.PREVIEW
+        task = Task(self._next_id, "", function, on_done, on_error, kind, slot, on_partial)
         return self._admit(task).id
 
     def cancel_preview(self, slot: str) -> None:
         """Forget the preview for ``slot``, if there is one; its callbacks never come."""
         for task in tuple(self._tasks.values()):
-            if task.kind is _Kind.PREVIEW and task.slot == slot:
+            if task.kind is Kind.PREVIEW and task.slot == slot:
                 self._withdraw(task)
+
+    def pause(self, job_id: int) -> None:
+        """Let a background job rest when its slice has ended, until :meth:`resume`."""
+        self._set_paused(job_id, True)
+
+    def resume(self, job_id: int) -> None:
+        """Let a background job go on where it paused."""
+        self._set_paused(job_id, False)
+
+    def _set_paused(self, job_id: int, paused: bool) -> None:
+        task = self._tasks.get(job_id)
+        if task is not None and task.sliced:
+            with self._wakeup:
+                task.paused = paused
+                self._wakeup.notify()
+            self._announce()
 
     def cancel(self, job_id: int) -> None:
         """Ask a job to stop; one that still waits is gone at once."""
@@ -229,9 +176,9 @@ class JobRunner(QObject):
             self._announce()
 
     def cancel_all(self) -> None:
-        """Ask every session and idle job to stop; previews end with whoever waits for them."""
+        """Ask every job to stop; previews end with whoever waits for them."""
         for task in tuple(self._tasks.values()):
-            if task.kind is not _Kind.PREVIEW:
+            if task.kind is not Kind.PREVIEW:
                 self._withdraw(task)
         self._announce()
 
@@ -257,14 +204,14 @@ class JobRunner(QObject):
         self._tasks.clear()
         return True
 
-    def _admit(self, task: _Task) -> _Task:
+    def _admit(self, task: Task) -> Task:
         """Let the task wait for its turn, and stop what gives way to it."""
         self._next_id += 1
         self._tasks[task.id] = task
         with self._wakeup:
             self._waiting[task.kind].append(task)
             running = self._running
-            if running is not None and running.kind > task.kind:
+            if running is not None and running.kind > task.kind and not running.sliced:
                 running.preempted = True
                 running.job.cancel()
             self._wakeup.notify()
@@ -274,23 +221,27 @@ class JobRunner(QObject):
         self._timer.start()
         return task
 
-    def _withdraw(self, task: _Task) -> None:
-        """Cancel the task; if the worker does not have it yet, that is its end."""
-        task.withdrawn = True
+    def _withdraw(self, task: Task) -> None:
+        """Cancel the task; if the worker has not begun it yet, that is its end."""
         task.job.cancel()
         with self._wakeup:
-            if task not in self._waiting[task.kind]:
+            task.withdrawn = True
+            self._wakeup.notify()
+            if task.begun or task not in self._waiting[task.kind]:
                 return
             self._waiting[task.kind].remove(task)
         del self._tasks[task.id]
 
     def _poll(self) -> None:
         """Hand over what has ended; a callback that raises does not hold up the next ones."""
+        for task in tuple(self._tasks.values()):
+            self._deliver_partial(task)
         while self._ended:
             task = self._tasks[self._ended.popleft()]
             if task.preempted and not task.withdrawn and isinstance(task.error, Cancelled):
                 self._wait_again(task)
                 continue
+            self._deliver_partial(task)
             del self._tasks[task.id]
             self._announce()
             self._deliver(task)
@@ -301,15 +252,22 @@ class JobRunner(QObject):
             self._collector.settle()
             self.idled.emit()
 
-    def _deliver(self, task: _Task) -> None:
-        if task.kind is _Kind.PREVIEW and task.withdrawn:
+    def _deliver_partial(self, task: Task) -> None:
+        if task.on_partial is None or task.withdrawn:
+            return
+        partial = task.take_partial()
+        if partial is not None:
+            task.on_partial(partial)
+
+    def _deliver(self, task: Task) -> None:
+        if task.kind is Kind.PREVIEW and task.withdrawn:
             return
         if task.error is None:
             task.on_done(task.result)
         elif not isinstance(task.error, Cancelled):
             task.on_error(task.error)
 
-    def _wait_again(self, task: _Task) -> None:
+    def _wait_again(self, task: Task) -> None:
         """Put a task that has given way back in front of its kind."""
         task.start_over()
         with self._wakeup:
@@ -329,32 +287,36 @@ class JobRunner(QObject):
         It reports a task by its id, when it has let go of the task itself: callbacks may hold the
         last reference to a widget, and a widget must not die on this thread.
         """
-        while (ended := self._run_next()) is not None:
-            self._ended.append(ended)
+        while (ran := self._run_next()) is not None:
+            id_, ended = ran
+            if ended:
+                self._ended.append(id_)
 
-    def _run_next(self) -> int | None:
+    def _run_next(self) -> tuple[int, bool] | None:
+        """Run a task, or a slice of it: which, and whether it has ended. None: time to end."""
         task = self._take()
         if task is None:
             return None
-        task.run()
+        ended = task.run()
         with self._wakeup:
             self._running = None
-        return task.id
+            if not ended:
+                self._waiting[task.kind].appendleft(task)
+        return task.id, ended
 
-    def _take(self) -> _Task | None:
-        """Wait for the next task; None when it is time to end."""
+    def _take(self) -> Task | None:
+        """Wait for the next task; None when it is time to end, and all is unwound."""
         with self._wakeup:
-            while not self._stopping:
-                waiting = next((tasks for tasks in self._waiting.values() if tasks), None)
-                if waiting is not None and not self._held:
+            while True:
+                waiting = self._next_waiting()
+                if waiting is not None:
                     self._running = waiting.popleft()
                     return self._running
+                if self._stopping:
+                    return None
                 self._wakeup.wait()
-            return None
 
-
-def _release_frames(error: BaseException | None) -> None:
-    """Drop the local variables that the tracebacks hold: they keep whole models alive."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    def _next_waiting(self) -> deque[Task] | None:
+        """The queue whose first task is to be taken next."""
+        ready = (tasks for tasks in self._waiting.values() if tasks and tasks[0].ready)
+        return next(ready, None) if not self._held or self._stopping else None

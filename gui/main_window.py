@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from PySide6.QtCore import QByteArray, QTimer, Signal
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QPaintEvent, QShowEvent
-from PySide6.QtWidgets import QLayout, QMainWindow, QStackedWidget
+from PySide6.QtWidgets import QDialog, QLayout, QMainWindow, QStackedWidget
 
 from engine import (
     METRICS,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from engine import DescriptionReport
     from gui.views.catalogue_view import CatalogueView
     from gui.views.energy_page import EnergyView
+    from gui.views.recovery_panel import RecoveryTab
     from gui.views.workbench import Workbench
 
 _FIRST_SIZE: Final = (1280, 800)
@@ -83,6 +84,7 @@ class MainWindow(QMainWindow):
         self._painted = self._begun = False
         self._steps = iter((self._load_icons, self._load_charts, self._load_workbench))
         self._workbench: Workbench | None = None
+        self._question: QDialog | None = None  # before the window closes
         self._catalogue: CatalogueView | None = None
         self.commands = Actions(Context(document, settings, theme, self))
         recent = RecentMenu(document, settings, self)
@@ -138,6 +140,11 @@ class MainWindow(QMainWindow):
         """Show that view of profiling, and measure what it shows."""
         self.workbench.show_profile(tab).run()
 
+    def show_recovery(self, tab: RecoveryTab) -> None:
+        """Show that way of winning accuracy back, or the curves of training."""
+        self._pages.setCurrentWidget(self.workbench)
+        self.workbench.show_recovery(tab)
+
     def show_energy(self, view: EnergyView) -> None:
         """Show the energy by layer as bars or as a map."""
         self._pages.setCurrentWidget(self.workbench)
@@ -172,6 +179,10 @@ class MainWindow(QMainWindow):
         """Show how energy is modelled and measured."""
         help_dialogs.show_energy(self)
 
+    def show_pruning_help(self) -> None:
+        """Show what each way of pruning saves, and how accuracy is won back."""
+        help_dialogs.show_pruning(self)
+
     def show_about(self) -> None:
         """Say what Secateur is and in which version."""
         help_dialogs.show_about(self)
@@ -192,6 +203,7 @@ class MainWindow(QMainWindow):
         workbench.information_wanted.connect(self.commands["model_information"].trigger)
         workbench.hardware_forms_wanted.connect(self.commands["hardware_forms"].trigger)
         workbench.broken_wanted.connect(partial(dialogs.show_broken, self._document, self))
+        workbench.consent_wanted.connect(partial(dialogs.ask_to_run, self._document, self))
         self._pages.addWidget(workbench)
         self._menus.insert_toggles(workbench.toggles)
         return workbench
@@ -342,7 +354,23 @@ class MainWindow(QMainWindow):
         event.acceptProposedAction()
         dialogs.open_path(self._document, self, event.mimeData().urls()[0].toLocalFile())
 
+    def _stay(self) -> None:
+        self._question = None
+
+    def _ask_to_leave(self) -> None:
+        """Ask whether training may be stopped; who closes the window once more means it."""
+        dialog = dialogs.ask_to_stop(self._document, self, self.tr("Stop and close"))
+        dialog.rejected.connect(self._stay)
+        dialog.stop_wanted.connect(self.close)
+        self._question = dialog
+
     def closeEvent(self, event: QCloseEvent) -> None:
+        if self._document.tuning and self._question is None:
+            event.ignore()
+            self._ask_to_leave()
+            return
+        if self._question is not None:
+            self._question.close()
         shown = self._workbench is not None and self._pages.currentWidget() is self._workbench
         layout = self.workbench.save_layout() if shown else QByteArray()
         self._settings.save_window(self.saveGeometry(), layout)

@@ -56,6 +56,15 @@ def comparison_facts(snapshot: Snapshot) -> dict[str, Any]:
         "base": _totals(snapshot.base),
         "current": _totals(snapshot.current),
         "edits": [text.edit_text(entry.edit) for entry in snapshot.history[: snapshot.cursor]],
+        "before_recovery": snapshot.before_recovery,
+    }
+
+
+def recovery_facts(before: Snapshot, snapshot: Snapshot) -> dict[str, Any]:
+    """As :func:`comparison_facts`, with what came of the recovery since ``before``."""
+    return comparison_facts(snapshot) | {
+        "before": _totals(before.current),
+        "recovery": [one.told for one in snapshot.history[before.cursor : snapshot.cursor]],
     }
 
 
@@ -162,8 +171,9 @@ def print_comparison(snapshot: Snapshot) -> None:
         if series is None:
             continue
         base = snapshot.base.table.total(metric)
+        early = key == "accuracy" and snapshot.before_recovery
         table.add_row(
-            metric.title,
+            f"{metric.title} (before recovery)" if early else metric.title,
             text.metric_value(metric, base),
             text.metric_value(metric, series.total),
             text.change(metric, base.value if base else None, series.total.value),
@@ -172,6 +182,16 @@ def print_comparison(snapshot: Snapshot) -> None:
     _console().print(table)
     if not snapshot.model.trained:
         print("The weights are random: accuracy means nothing.")
+
+
+def print_recovery(before: Snapshot, snapshot: Snapshot) -> None:
+    """Write the table of :func:`print_comparison`, and what came of the recovery."""
+    print_comparison(snapshot)
+    metric = METRICS["accuracy"]
+    found = before.current.table.total(metric)
+    print(f"Accuracy before recovery: {text.metric_value(metric, found)}.")
+    for entry in snapshot.history[before.cursor : snapshot.cursor]:
+        print(one_line(f"{text.edit_text(entry.edit)}: {entry.told}."))
 
 
 def print_data(snapshot: Snapshot) -> None:

@@ -7,8 +7,19 @@ a verb needs, such as a path, is its argument: whoever calls asks for it (``gui/
 from pathlib import Path
 from typing import Final
 
-from engine import DataRequest, Edit, EnergySettings, LayerId, Limit, Metric, OpenRequest
+from engine import (
+    DataRequest,
+    Edit,
+    EnergySettings,
+    FineTune,
+    LayerId,
+    Limit,
+    Metric,
+    OpenRequest,
+    RecalibrateNorms,
+)
 from gui.document import Document
+from gui.training import GradualPruning
 
 CHECKPOINT_SUFFIX: Final = ".safetensors"
 PROGRAM_SUFFIX: Final = ".pt2"
@@ -42,6 +53,51 @@ def open_dropped(document: Document, path: str) -> None:
 def apply_edit(document: Document, edit: Edit) -> None:
     """Apply the edit to the current model."""
     document.apply(edit)
+
+
+def allow_code(document: Document, digest: str) -> None:
+    """Let the user's own code of that digest run from now on."""
+    document.allow_code(digest)
+
+
+def recalibrate(document: Document, edit: RecalibrateNorms) -> None:
+    """Measure the statistics of batch norms anew."""
+    document.apply(edit)
+
+
+def tune(document: Document, edit: FineTune) -> None:
+    """Train the current model."""
+    document.tune(edit)
+
+
+def prune_gradually(document: Document, pruning: GradualPruning) -> None:
+    """Prune in steps, and train after each."""
+    document.prune_gradually(pruning)
+
+
+def pause_tuning(document: Document) -> None:
+    """Let the training rest."""
+    document.pause_tuning()
+
+
+def resume_tuning(document: Document) -> None:
+    """Let the training go on."""
+    document.resume_tuning()
+
+
+def keep_tuning(document: Document) -> None:
+    """End the training and apply its best weights so far."""
+    document.stop_tuning(keep=True)
+
+
+def discard_tuning(document: Document) -> None:
+    """End the training and forget it."""
+    document.stop_tuning(keep=False)
+
+
+def interrupt_tuning(document: Document) -> None:
+    """End the training without a result, so that it can go on another time."""
+    document.interrupt_tuning()
 
 
 def undo(document: Document) -> None:

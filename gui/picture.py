@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from PySide6.QtCore import QObject, QTimer
 from PySide6.QtWidgets import QApplication
 
-from engine import EngineError, LayerId, Snapshot
+from engine import ROOT, EngineError, LayerId, Snapshot
 from gui.document import Document
 from gui.main_window import MainWindow
 
@@ -23,8 +23,8 @@ class Picture(QObject):
     """Waits for the jobs to end, selects a layer worth seeing, and writes what the window shows.
 
     Args:
-        view: the catalogue, of energy, or of profiling, to be brought to the front; the last are
-            measured. "" for none.
+        view: the catalogue, recovery, of energy, or of profiling, to be brought to the front; the
+            last are measured. "" for none.
 
     Attributes:
         error: why there is no picture, in one line; empty when there is one.
@@ -58,6 +58,8 @@ class Picture(QObject):
             self._window.selection.set((layer,) if layer is not None else ())
             if self._view == "catalogue":
                 self._window.show_catalogue()
+            elif self._view == "recovery":
+                self._window.show_recovery("tune")
             elif self._view in _ENERGY_VIEWS:
                 self._window.show_energy(_ENERGY_VIEWS[self._view])
             elif self._view:
@@ -79,7 +81,8 @@ def layer_worth_seeing(snapshot: Snapshot) -> LayerId | None:
     Without edits it is the one that costs the most energy.
     """
     tree, applied = snapshot.current.tree, snapshot.history[: snapshot.cursor]
-    edited = [layer for entry in applied for layer in entry.edit.layers]
+    named = [layer for entry in applied for layer in entry.edit.layers]
+    edited = [layer for layer in named if layer in tree and layer != ROOT]
     if edited:
         return next((layer for layer in edited if tree[layer].methods), edited[0])
     energy = snapshot.current.table.get("energy")

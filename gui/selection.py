@@ -11,12 +11,14 @@ class Selection(QObject):
     """The selected layers; a view ignores the echo of its own choice by :attr:`origin`."""
 
     changed = Signal(object)  # the selected layers, tuple[LayerId, ...]
+    pointed = Signal(object, bool)  # layers pointed at, likewise; whether to scroll to them
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._layers: tuple[LayerId, ...] = ()
         self._chosen: frozenset[str] = frozenset()  # the same, to be looked up
         self._origin: QObject | None = None
+        self._pointed: tuple[LayerId, ...] = ()
 
     @property
     def layers(self) -> tuple[LayerId, ...]:
@@ -44,6 +46,16 @@ class Selection(QObject):
             self.set((layer,), origin)
         else:
             self.set(others if len(others) < len(self._layers) else (*others, layer), origin)
+
+    def point(self, layers: Iterable[LayerId], reveal: bool = False) -> None:
+        """Point at these layers without selecting them; none: stop pointing.
+
+        Other views show where they are; with ``reveal`` they scroll there.
+        """
+        pointed = tuple(layers)
+        if reveal or pointed != self._pointed:
+            self._pointed = pointed
+            self.pointed.emit(pointed, reveal)
 
     def set(self, layers: Iterable[LayerId], origin: QObject | None = None) -> None:
         """Select these layers, and tell every view if that is news."""

@@ -81,6 +81,8 @@ LIGHT = Palette(
         "data movement": "#d55e00",
         "memory-bound": "#d55e00",
         "compute-bound": "#0072b2",
+        "held-out accuracy": "#0072b2",
+        "training loss": "#d55e00",
     },
 )
 DARK = Palette(
@@ -116,6 +118,8 @@ DARK = Palette(
         "data movement": "#d55e00",
         "memory-bound": "#e69f00",
         "compute-bound": "#56b4e9",
+        "held-out accuracy": "#56b4e9",
+        "training loss": "#e69f00",
     },
 )
 

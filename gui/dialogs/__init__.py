@@ -13,3 +13,5 @@ from gui.dialogs.information import show_broken as show_broken
 from gui.dialogs.information import show_information as show_information
 from gui.dialogs.limits import ask_limit as ask_limit
 from gui.dialogs.missing import answer as answer
+from gui.dialogs.missing import ask_to_run as ask_to_run
+from gui.dialogs.training import ask_to_stop as ask_to_stop

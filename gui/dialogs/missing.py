@@ -5,6 +5,7 @@ Nothing is remembered: the next file, and the same one the next time, is asked a
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from PySide6.QtCore import QCoreApplication
@@ -25,8 +26,10 @@ from gui import operations
 from gui.dialogs.architecture import ArchitectureDialog
 from gui.dialogs.consent import ConsentDialog
 from gui.dialogs.inputs import InputsDialog
+from gui.dialogs.training import ask_to_stop
 from gui.dialogs.weights import WeightsDialog
 from gui.document import Document, Request, source_name
+from gui.training import TrainingUnderWay
 
 
 def answer(document: Document, parent: QWidget, request: Request, error: EngineError) -> bool:
@@ -38,6 +41,8 @@ def answer(document: Document, parent: QWidget, request: Request, error: EngineE
         _ask_consent(document, parent, request, error)
     elif isinstance(request, DataRequest):
         return False
+    elif isinstance(error, TrainingUnderWay):
+        _ask_to_stop(document, parent, request)
     elif isinstance(error, InputsNeeded):
         _ask_inputs(document, parent, request, error)
     elif isinstance(error, ArchitectureNeeded):
@@ -67,6 +72,14 @@ def _ask_consent(document: Document, parent: QWidget, request: Request, error: E
     dialog.open()
 
 
+def ask_to_run(document: Document, parent: QWidget, error: EngineError, source: str) -> None:
+    """Ask whether the code that an edit names may run."""
+    dialog = ConsentDialog(error, source, _tr("Allow to run"), parent)
+    dialog.allowed.connect(partial(operations.allow_code, document))
+    document.changed.connect(dialog.follow)
+    dialog.open()
+
+
 def _ask_inputs(
     document: Document, parent: QWidget, request: OpenRequest, error: EngineError
 ) -> None:
@@ -84,6 +97,14 @@ def _guesses(error: EngineError) -> tuple[InputSpec, ...]:
         return tuple(InputSpec.parse(str(text)) for text in error.details.get("inputs", ()))
     except ValueError:
         return ()
+
+
+def _ask_to_stop(document: Document, parent: QWidget, request: OpenRequest) -> None:
+    def stop() -> None:
+        operations.interrupt_tuning(document)
+        operations.open_model(document, request)
+
+    ask_to_stop(document, parent, _tr("Stop and open")).stop_wanted.connect(stop)
 
 
 def _ask_architecture(

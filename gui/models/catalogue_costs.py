@@ -9,8 +9,9 @@ from typing import TypeAlias
 from PySide6.QtCore import QObject, Signal
 
 from engine import CatalogueCost, EngineError, Job
-from gui.jobs import JobRunner, JobState
+from gui.jobs import JobRunner
 from gui.models.catalogue_rows import What
+from gui.tasks import JobState
 
 Ask: TypeAlias = Callable[[str, What, Job], CatalogueCost]
 

@@ -1,7 +1,7 @@
 """What the cards of the figures strip say: a snapshot in, texts out. No Qt."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine import LimitStatus, Metric, Quantity, Series, Snapshot
 from gui import format as fmt
@@ -35,6 +35,7 @@ class Figure:
         limit: text of the limit, empty when there is none; ``met`` as the engine has it.
         title: of the card, with the name of the metric where that is not the usual one.
         skipped: samples that could not be read and are not in the value.
+        badge: what must be known of the value at first sight, in a word or two.
     """
 
     metric: Metric
@@ -49,6 +50,7 @@ class Figure:
     needs_data: bool = False
     title: str = ""
     skipped: int = 0
+    badge: str = ""
 
 
 def figure(snapshot: Snapshot, metric: Metric, tr: Translate = str, problem: str = "") -> Figure:
@@ -74,12 +76,43 @@ def figure(snapshot: Snapshot, metric: Metric, tr: Translate = str, problem: str
             [
                 _tooltip(metric, now, value, base, status, tr, "" if value else problem),
                 *(_counted(snapshot, tr) if metric.key == "energy" else ()),
+                *_badge_lines(_badge(snapshot, metric, value, tr), tr),
             ]
         ),
         needs_data=_needs_data(snapshot, metric) and value is None,
         title=_title(metric, now, tr),
         skipped=int(now.conditions.get("skipped", 0)) if value is not None and now else 0,
+        badge=_badge(snapshot, metric, value, tr),
     )
+
+
+def figure_so_far(shown: Figure, value: Quantity, tr: Translate = str) -> Figure:
+    """The card while its metric is being taken, with what is known of it."""
+    text, why = fmt.metric_value(shown.metric, value), tr("so far")
+    ends = tr("between {interval}").format(interval=fmt.interval(shown.metric, value))
+    return replace(
+        shown, value=text, why=why, base="", change="", verdict="", needs_data=False, badge="",
+        tooltip="\n".join([tr(shown.metric.title), f"{text}, {why}", ends]),
+    )  # fmt: skip
+
+
+def _badge(snapshot: Snapshot, metric: Metric, value: Quantity | None, tr: Translate) -> str:
+    if metric.key != "accuracy":
+        return ""
+    if not snapshot.model.trained and snapshot.model.has_weights:
+        return tr("untrained")
+    return tr("before recovery") if value is not None and snapshot.before_recovery else ""
+
+
+def _badge_lines(badge: str, tr: Translate) -> list[str]:
+    texts = {
+        tr("untrained"): tr("The weights are random, so its accuracy means nothing."),
+        tr("before recovery"): tr(
+            "Pruned and not recovered since: recalibrating batch norms or fine-tuning may win"
+            " some of it back."
+        ),
+    }
+    return [texts[badge]] if badge else []
 
 
 def _counted(snapshot: Snapshot, tr: Translate) -> list[str]:

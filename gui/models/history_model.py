@@ -65,28 +65,32 @@ class HistoryModel(QAbstractListModel):
         return next(places, -1)
 
     def _build(self, snapshot: Snapshot) -> list[Entry]:
-        states: list[tuple[Edit | None, MeasurementTable]] = [(None, snapshot.base.table)]
-        states += [(entry.edit, entry.table) for entry in snapshot.history]
+        states: list[tuple[Edit | None, MeasurementTable, bool]] = [
+            (None, snapshot.base.table, False)
+        ]
+        states += [(entry.edit, entry.table, entry.before_recovery) for entry in snapshot.history]
         return [
             Entry(
                 edit=edit,
                 text=fmt.edit_text(edit, self.tr) if edit else self._base_text(snapshot),
-                figures=self._figures(table, snapshot.model.trained),
+                figures=self._figures(table, snapshot.model.trained, unrecovered),
                 applied=place <= snapshot.cursor,
                 current=place == snapshot.cursor,
             )
-            for place, (edit, table) in enumerate(states)
+            for place, (edit, table, unrecovered) in enumerate(states)
         ]
 
     def _base_text(self, snapshot: Snapshot) -> str:
         return self.tr("Base: {name}").format(name=snapshot.model.name)
 
-    def _figures(self, table: MeasurementTable, trained: bool) -> str:
+    def _figures(self, table: MeasurementTable, trained: bool, unrecovered: bool) -> str:
         texts = []
         for key in ("accuracy", "energy"):
             value = table.total(METRICS[key])
             if value is not None and (trained or key != "accuracy"):
-                texts.append(fmt.metric_value(METRICS[key], value))
+                text = fmt.metric_value(METRICS[key], value)
+                early = key == "accuracy" and unrecovered
+                texts.append(self.tr("%s before recovery") % text if early else text)
         return " · ".join(texts)
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:  # noqa: B008

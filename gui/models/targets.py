@@ -15,44 +15,91 @@ class Targets:
     """The selection as edits see it.
 
     Attributes:
-        leaves: selected layers without children, containers taken as what is below them.
+        layers: everything selected, containers with all that is below them.
+        leaves: those without children.
         by_method: those to which each method can be applied; absent when there are none.
+        around: the block around the one selected layer that could be removed whole, if any.
+        in_model: the methods that apply to some layer of the model.
     """
 
     title: str
     summary: str
+    layers: tuple[Layer, ...]
     leaves: tuple[Layer, ...]
     by_method: dict[str, tuple[LayerId, ...]]
+    around: LayerId | None = None
+    in_model: frozenset[str] = frozenset()
 
     def reason_against(self, method: str, tr: Translate = str) -> str:
         """Why the method cannot be applied to any of them; empty when it can."""
         if method in self.by_method:
             return ""
+        if method == "remove-blocks":
+            return self._not_a_block(tr)
         notes = sorted({layer.note for layer in self.leaves if layer.note})
         if notes and all(layer.note for layer in self.leaves):
             return tr("Not possible: {notes}.").format(notes=", ".join(notes))
         quantized = any(layer.weight_bits == 8 for layer in self.leaves)
         if quantized and method == "quantize":
             return tr("Already quantized.")
+        if method == "fold-norms":
+            return tr("No batch norm stands right behind a selected layer.")
+        if method == "prune-heads":
+            return tr("Select an attention layer: only these have heads.")
         kinds = ", ".join(sorted({layer.kind for layer in self.leaves}))
         if quantized:
             return tr("{kinds}: already quantized, and pruning comes before.").format(kinds=kinds)
         return tr("Not possible for {kinds} as it stands here.").format(kinds=kinds)
+
+    def _not_a_block(self, tr: Translate) -> str:
+        if self.around is not None:
+            block = fmt.layer_name(self.around)
+            return tr("Select the whole block {block} to remove it.").format(block=block)
+        return tr("Only a residual block whose input and output have one shape can be removed.")
 
 
 def targets(snapshot: Snapshot, selected: Iterable[LayerId], tr: Translate = str) -> Targets:
     """What the selected layers and containers come down to."""
     tree = snapshot.current.tree
     chosen = [layer for layer in selected if layer in tree]
-    ids = {below for layer in chosen for below in tree.under(layer) if not tree.children(below)}
-    leaves = tuple(layer for layer in tree if layer.id in ids)
+    ids = {below for layer in chosen for below in tree.under(layer)}
+    layers = tuple(layer for layer in tree if layer.id in ids)
+    leaves = tuple(layer for layer in layers if not tree.children(layer.id))
     by_method = {
-        method: layers
+        method: able
         for method in EDITS
-        if (layers := tuple(layer.id for layer in leaves if method in layer.methods))
+        if (able := tuple(layer.id for layer in layers if method in layer.methods))
     }
-    title = _title(snapshot, chosen, tr)
-    return Targets(title, _summary(tree, chosen, leaves, tr), leaves, by_method)
+    if "remove-blocks" in by_method:
+        by_method["remove-blocks"] = outermost(by_method["remove-blocks"])
+    return Targets(
+        _title(snapshot, chosen, tr),
+        _summary(tree, chosen, leaves, tr),
+        layers,
+        leaves,
+        by_method,
+        _block_around(tree, chosen),
+        frozenset(method for layer in tree for method in layer.methods),
+    )
+
+
+def outermost(layers: tuple[LayerId, ...]) -> tuple[LayerId, ...]:
+    """Those that lie in no other of them; a block within a removed block goes with it."""
+    found: list[LayerId] = []
+    for layer in layers:  # parents come before their children
+        if not any(layer.startswith(f"{above}.") for above in found):
+            found.append(layer)
+    return tuple(found)
+
+
+def _block_around(tree: LayerTree, chosen: list[LayerId]) -> LayerId | None:
+    """The innermost block that holds the one chosen layer and can be removed."""
+    layer = chosen[0] if len(chosen) == 1 else ROOT
+    while layer != ROOT:
+        layer = tree.parent_of(layer)
+        if "remove-blocks" in tree[layer].methods:
+            return layer
+    return None
 
 
 def _title(snapshot: Snapshot, chosen: list[LayerId], tr: Translate) -> str:

@@ -1,18 +1,39 @@
-"""A share in percent: a slider for the hand, a field for the number."""
+"""What the inputs of a form have in common, and a share in percent among them."""
 
-from PySide6.QtCore import QEvent, QObject, Qt, Signal, Slot
+from typing import Any
+
+from PySide6.QtCore import QEvent, QObject, Qt, Signal, SignalInstance, Slot
 from PySide6.QtWidgets import QDoubleSpinBox, QSlider, QWidget
 
 from gui.widgets import named, row
 
 
-class AmountField(QWidget):
-    """Slider and field show the same share; the field may have what the slider rounds."""
+class Input(QWidget):
+    """One value: ``changed`` by hand or by :meth:`write`."""
 
     changed = Signal()
 
-    def __init__(self, name: str, most: float, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def read(self) -> Any:
+        """What it says."""
+        raise NotImplementedError
+
+    def write(self, value: Any) -> None:
+        """Say this instead."""
+        raise NotImplementedError
+
+    def _hold(self, widget: QWidget, changes: SignalInstance) -> None:
+        """Be that widget, as far as anybody sees."""
+        ignore_wheel_without_focus(widget)
+        self.setFocusProxy(widget)
+        row(self, spacing=4).addWidget(widget, 1)
+        changes.connect(self.changed)
+
+
+class AmountField(Input):
+    """Slider and field show the same share; the field may have what the slider rounds."""
+
+    def __init__(self, name: str, most: float) -> None:
+        super().__init__()
         self._slider = named(QSlider(Qt.Orientation.Horizontal), f"{name}_slider")
         self._slider.setRange(0, int(most))
         self._slider.setPageStep(10)
@@ -30,12 +51,11 @@ class AmountField(QWidget):
         ignore_wheel_without_focus(self._slider)
         ignore_wheel_without_focus(self._spin)
 
-    @property
-    def share(self) -> float:
+    def read(self) -> float:
         """The share, 0 to 1."""
         return round(self._spin.value() / 100, 6)
 
-    def set_share(self, share: float) -> None:
+    def write(self, share: float) -> None:
         """Show this share."""
         self._spin.setValue(share * 100)
 

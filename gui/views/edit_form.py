@@ -1,137 +1,274 @@
 """A form that follows from the fields of an edit: a new kind of edit needs no form of its own."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import MISSING
+from typing import Any, Final
 
-from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QComboBox, QFormLayout, QLabel, QSpinBox, QWidget
+from PySide6.QtCore import Signal, Slot
+from PySide6.QtWidgets import QFormLayout, QLabel, QWidget
 
-from engine import Edit, LayerId, PruneChannels, edit_name
+from engine import EDITS, TORCH_METHODS, Edit, LayerId, edit_name
 from gui import format as fmt
-from gui.views.amount_field import AmountField, ignore_wheel_without_focus
-from gui.widgets import named
+from gui.models.edit_fields import EditField, Selected, edit_fields, useful_fields
+from gui.models.edit_words import (
+    FAMILIES,
+    amount_words,
+    choice_words,
+    family_of,
+    field_words,
+    way_words,
+)
+from gui.views.amount_field import AmountField, Input
+from gui.views.edit_inputs import (
+    ChoiceInput,
+    CountInput,
+    FileInput,
+    JsonInput,
+    NumberInput,
+    PatternInput,
+    TextInput,
+    is_object,
+)
+from gui.widgets import column, plain_label
 
-_FIRST_AMOUNT = {"prune-channels": 0.3, "prune-weights": 0.5}  # a usual first try
-_MOST: dict[type[Edit], float] = {PruneChannels: 99.0}  # one channel at least must stay
-_MOST_SAMPLES = 1_000_000
+_MOST_COUNTED: Final = 1_000_000
+_MULTIPLES: Final = (1, 4, 8, 16, 32)
+_PATTERN: Final = "pattern"  # one input for the two fields of N:M
 
 
 class EditForm(QWidget):
-    """Fields for everything an edit asks for beside the layers."""
+    """Inputs for everything an edit asks for beside the layers; those without a use are hidden.
+
+    Args:
+        ways: kinds of edits that this one stands beside, if it is not alone.
+
+    Signals:
+        changed: a value is another one.
+        way_wanted: the user wants the form of that kind of edit instead.
+    """
 
     changed = Signal()
+    way_wanted = Signal(str)
 
-    def __init__(self, kind: type[Edit], parent: QWidget | None = None) -> None:
+    def __init__(
+        self, kind: type[Edit], ways: tuple[str, ...] = (), parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
-        self.setObjectName(f"form_{edit_name(kind)}")
-        self._kind = kind
-        self._inputs: dict[str, QWidget] = {}
+        self._kind, self._name = kind, edit_name(kind)
+        self.setObjectName(f"form_{self._name}")
+        self._layers, self._spatial = 1, True
+        self._picked: dict[str, tuple[int, ...] | None] = {}
+        self._inputs: dict[str, Input] = {}
         self._labels: dict[str, QLabel] = {}
         self._layout = QFormLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
-        self._layout.setVerticalSpacing(8)
+        self._layout.setVerticalSpacing(6)
         self._layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
-        hints = get_type_hints(kind)
-        for field in fields(kind):
-            if field.name != "layers":
-                self._add(field, hints[field.name])
-        self._show_seed()
+        if len(ways) > 1:
+            self._add_ways(ways)
+        for field in edit_fields(self._name):
+            self._add(field)
+        self._show_useful()
 
     @property
     def values(self) -> dict[str, Any]:
         """What the form says, by field."""
-        return {name: _read(widget) for name, widget in self._inputs.items()}
+        said: dict[str, Any] = {name: widget.read() for name, widget in self._inputs.items()}
+        if _PATTERN in said:
+            said["keep"], said["of"] = said.pop(_PATTERN)
+        return said | {name: numbers or () for name, numbers in self._picked.items()}
 
     def set_values(self, values: Mapping[str, Any]) -> None:
         """Show these values."""
-        for name, value in values.items():
-            _write(self._inputs[name], value)
+        said = dict(values)
+        if _PATTERN in self._inputs:
+            said[_PATTERN] = said.pop("keep"), said.pop("of")
+        for name, value in said.items():
+            if name in self._picked:
+                self._picked[name] = tuple(value) or None
+            else:
+                self._inputs[name].write(value)
+        self._on_change()
+
+    @property
+    def picks(self) -> str:
+        """Name of the field whose numbers are picked by hand; empty when there is none."""
+        return next(iter(self._picked), "")
+
+    @property
+    def picked(self) -> tuple[int, ...] | None:
+        """What is picked by hand; None: the amount decides."""
+        return self._picked.get(self.picks)
+
+    def set_picked(self, numbers: tuple[int, ...] | None) -> None:
+        """Take these, as picked by hand; None: the amount decides."""
+        if self.picks and numbers != self.picked:
+            self._picked[self.picks] = numbers
+            self._on_change()
+
+    def set_layers(self, layers: int, spatial: bool) -> None:
+        """Show what has a use for so many layers; ``spatial``: one of them is a convolution."""
+        self._layers, self._spatial = layers, spatial
+        self._show_useful()
 
     def edit(self, layers: tuple[LayerId, ...]) -> Edit:
-        """The edit that the form asks for."""
+        """The edit that the form asks for; what has no use is as the edit has it by itself."""
+        values = self.values
+        useful = self._useful()
+        for field in edit_fields(self._name):
+            if field.name not in useful and field.name not in ("ratio", "keep", "of"):
+                values[field.name] = field.default
         make: Any = self._kind
-        edit: Edit = make(layers=layers, **self.values)
+        edit: Edit = make(layers=layers, **values)
         return edit
 
-    def _add(self, field: "Field[Any]", hint: Any) -> None:
-        widget = self._make_input(field.name, hint)
-        if widget is None:
+    @property
+    def lack(self) -> str:
+        """What must still be said before there is an edit; empty when nothing."""
+        if self.picked == ():
+            return self.tr("Pick what shall go, or let the amount decide.")
+        if self._name == "mask-weights" and not self.values["path"]:
+            return self.tr("Choose the file of the mask.")
+        if self._name == "prune-by-method" and not self.values["method"]:
+            return self.tr("Name the method.")
+        if not is_object(self.values.get("arguments", "{}")):
+            return self.tr('The arguments are not JSON; write them like {"n": 2, "dim": 0}.')
+        return ""
+
+    def _add_ways(self, ways: tuple[str, ...]) -> None:
+        words = way_words(self.tr)
+        self._way = ChoiceInput("way", [(way, words[way], "") for way in ways])
+        self._way.write(self._name)
+        self._way.changed.connect(self._on_way)
+        tip = self.tr("What says which weights go")
+        self._add_row(self.tr("Chosen by"), tip, self._way)
+
+    @Slot()
+    def _on_way(self) -> None:
+        wanted = self._way.read()
+        if wanted != self._name:
+            self._way.write(self._name)
+            self.way_wanted.emit(wanted)
+
+    def _add(self, field: EditField) -> None:
+        if field.kind == "picked":
+            self._picked[field.name] = None
             return
-        default = _FIRST_AMOUNT.get(edit_name(self._kind)) if hint is float else field.default
-        if default is not MISSING and default is not None:
-            _write(widget, default)
-        title, tip = self._texts().get(field.name, (field.name.replace("_", " "), ""))
-        label = QLabel(title)
+        if field.name in ("keep", "of"):
+            if field.name == "of":
+                return
+            field = EditField(_PATTERN, "choice", (0, 0), (0, 0))
+        widget = self._make_input(field)
+        if field.first is not MISSING:
+            widget.write(field.first)
+        fallback = (field.name.replace("_", " ").capitalize(), "")
+        title, tip = field_words(self._name, self.tr).get(field.name, fallback)
+        self._inputs[field.name] = widget
+        self._labels[field.name] = self._add_row(title, tip, widget)
+        widget.changed.connect(self._on_change)
+
+    def _add_row(self, title: str, tip: str, widget: Input) -> QLabel:
+        label = plain_label(title)
         label.setBuddy(widget.focusProxy() or widget)
-        label.setToolTip(tip)
-        widget.setToolTip(tip)
-        self._inputs[field.name], self._labels[field.name] = widget, label
+        for one in (label, widget):
+            one.setToolTip(fmt.tooltip(tip))
         self._layout.addRow(label, widget)
+        return label
 
-    def _make_input(self, name: str, hint: Any) -> QWidget | None:
-        """The field for that type; None where there is nothing to choose."""
-        if get_origin(hint) is Literal:
-            return self._make_choice(name, get_args(hint)) if len(get_args(hint)) > 1 else None
-        if hint is float:
-            amount = AmountField(name, _MOST.get(self._kind, 100.0))
-            amount.changed.connect(self.changed)
-            return amount
-        spin = named(QSpinBox(), name)
-        spin.setRange(1 if name != "seed" else 0, _MOST_SAMPLES)
-        spin.valueChanged.connect(self.changed)
-        ignore_wheel_without_focus(spin)
-        return spin
+    def _make_input(self, field: EditField) -> Input:
+        """The input for values of that type."""
+        if field.name == _PATTERN:
+            return PatternInput()
+        if field.kind == "share":
+            return AmountField(field.name, 99.0 if field.open_end else 100.0)
+        if field.name == "multiple" or field.kind == "choice":
+            choices = field.choices or _MULTIPLES
+            words = [(one, *choice_words(field.name, one, self._name, self.tr)) for one in choices]
+            return ChoiceInput(field.name, words)
+        least = field.least if field.least is not None else 0
+        if field.kind == "count":
+            return CountInput(field.name, int(least), _MOST_COUNTED)
+        if field.kind == "number":
+            return NumberInput(field.name, least, _MOST_COUNTED)
+        return self._make_text(field.name)
 
-    def _make_choice(self, name: str, choices: tuple[Any, ...]) -> QComboBox:
-        combo = named(QComboBox(), name)
-        for choice in choices:
-            text = fmt.criterion_name(choice, self.tr) if name == "criterion" else str(choice)
-            combo.addItem(text, choice)
-        combo.currentIndexChanged.connect(self._on_choice)
-        ignore_wheel_without_focus(combo)
-        return combo
+    def _make_text(self, name: str) -> TextInput:
+        if name == "path":
+            kinds = self.tr("Masks (*.safetensors *.npz *.pt *.pth);;All files (*)")
+            return FileInput(name, self.tr("Choose a mask"), kinds)
+        if name == "arguments":
+            return JsonInput(name)
+        return TextInput(name, suggestions=TORCH_METHODS if name == "method" else ())
 
-    def _on_choice(self) -> None:
-        self._show_seed()
+    @Slot()
+    def _on_change(self) -> None:
+        self._show_useful()
         self.changed.emit()
 
-    def _show_seed(self) -> None:
-        """A seed means something only where chance decides."""
-        if "seed" in self._inputs:
-            random = self.values.get("criterion") == "random"
-            self._layout.setRowVisible(self._inputs["seed"], random)
+    def _useful(self) -> frozenset[str]:
+        selected = Selected(self._layers, self._spatial, self.picked is not None)
+        return useful_fields(self._name, self.values, selected)
 
-    def _texts(self) -> dict[str, tuple[str, str]]:
-        """Title and explanation by field."""
-        return {
-            "ratio": (self.tr("Amount"), self.tr("Share that is removed from each layer")),
-            "criterion": (
-                self.tr("Criterion"),
-                self.tr("What goes first: the least norm or magnitude, or chance"),
-            ),
-            "seed": (self.tr("Seed"), self.tr("The same seed draws the same again")),
-            "calibration_samples": (
-                self.tr("Calibration samples"),
-                self.tr("Training samples that set the range of each layer's input"),
-            ),
-            "weight_bits": (self.tr("Weight bits"), self.tr("Bits of each weight")),
-            "activation_bits": (self.tr("Activation bits"), self.tr("Bits of each input")),
-        }
+    def _show_useful(self) -> None:
+        useful = self._useful()
+        if "keep" in useful:
+            useful |= {_PATTERN}
+        if "ratio" in self._labels:
+            spread = self._inputs["spread"].read() if "spread" in useful else "layer"
+            title, tip = amount_words(self._name, spread, self.tr)
+            self._labels["ratio"].setText(title)
+            self._labels["ratio"].setToolTip(fmt.tooltip(tip))
+        for name, widget in self._inputs.items():
+            self._layout.setRowVisible(widget, name in useful)
 
 
-def _read(widget: QWidget) -> Any:
-    if isinstance(widget, AmountField):
-        return widget.share
-    if isinstance(widget, QComboBox):
-        return widget.currentData()
-    return widget.value() if isinstance(widget, QSpinBox) else None
+class EditForms(QWidget):
+    """The form of one kind of edit at a time, each made when it is first wanted.
 
+    Signals:
+        changed: a value of a form is another one.
+        way_wanted: the user wants the form of that kind of edit instead.
+    """
 
-def _write(widget: QWidget, value: Any) -> None:
-    if isinstance(widget, AmountField):
-        widget.set_share(value)
-    elif isinstance(widget, QComboBox):
-        widget.setCurrentIndex(widget.findData(value))
-    elif isinstance(widget, QSpinBox):
-        widget.setValue(value)
+    changed = Signal()
+    way_wanted = Signal(str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("editForms")
+        self._made: dict[str, EditForm] = {}
+        self._accepted: dict[str, dict[str, Any]] = {}
+        self._layout = column(self, spacing=0)
+
+    def form(self, method: str) -> EditForm:
+        """The form of that kind of edit."""
+        if method not in self._made:
+            form = EditForm(EDITS[method][0], FAMILIES[family_of(method)], self)
+            form.changed.connect(self.changed)
+            form.way_wanted.connect(self.way_wanted)
+            form.hide()
+            self._layout.addWidget(form)
+            self._made[method] = form
+            self._accepted[method] = form.values
+        return self._made[method]
+
+    def show_form(self, method: str) -> None:
+        """Show that form instead."""
+        shown = self.form(method)
+        for form in self._made.values():
+            form.setVisible(form is shown)
+
+    def accept(self, method: str) -> None:
+        """Keep what the form says, to come back to it."""
+        self._accepted[method] = self.form(method).values
+
+    def discard(self, method: str) -> None:
+        """Go back to what was accepted last, or to the first values; nothing is picked by hand."""
+        form = self.form(method)
+        picks = {form.picks: ()} if form.picks else {}
+        form.set_values({**self._accepted[method], **picks})
+
+    def forget_picks(self) -> None:
+        """Nothing is picked by hand any more."""
+        for form in self._made.values():
+            form.set_picked(None)

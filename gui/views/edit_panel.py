@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import Qt, QTimer, Slot
+from PySide6.QtCore import Qt, QTimer, Signal, Slot
 from PySide6.QtGui import QKeyEvent, QShowEvent
 from PySide6.QtWidgets import (
-    QButtonGroup,
     QFrame,
     QPushButton,
     QScrollArea,
-    QStackedWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from engine import EDITS, Change, Edit, Effect, EnergyEstimate, EngineError, Part, PruneWeights
+from engine import Change, Edit, Effect, EnergyEstimate, EngineError, Part
 from gui import format as fmt
 from gui import operations
+from gui.models.edit_words import FAMILIES, family_of
 from gui.models.energy_facts import weight_zeros_text
 from gui.models.targets import Targets, targets
 from gui.selection import Selection
 from gui.theme import Theme, scaled
-from gui.views.edit_form import EditForm
+from gui.views.accuracy_block import AccuracyBlock
+from gui.views.channel_block import ChannelBlock, picked_layer
+from gui.views.edit_form import EditForm, EditForms
 from gui.views.effect_view import EffectView
 from gui.views.energy_block import EnergyBlock
+from gui.views.method_bar import MethodBar
 from gui.views.parts import ElidedLabel
 from gui.widgets import column, named, plain_label, row
 
 if TYPE_CHECKING:
     from gui.document import Document
 
-_DEBOUNCE = 120  # milliseconds of rest before a preview is asked for
+_BREATH = 30  # milliseconds in which values that change together become one question
+_PATIENCE = 0.5  # seconds that a question may take on although its values have changed
 _BUSY = 500  # milliseconds after which waiting is said
 _REFRESHING = Part.MODEL | Part.LAYERS | Part.HISTORY
 
 
 class EditPanel(QWidget):
-    """The form of an edit for the selected layers, with a preview of its effect."""
+    """The form of an edit for the selected layers, with a preview of its effect.
+
+    Signals:
+        consent_wanted: the error over code that may not run yet, and who names that code.
+    """
+
+    consent_wanted = Signal(object, str)
 
     def __init__(
         self,
@@ -53,44 +63,59 @@ class EditPanel(QWidget):
         self._document = document
         self._selection = selection
         self._targets: Targets | None = None
-        self._accepted: dict[str, dict[str, Any]] = {}
         self._estimate: EnergyEstimate | None = None  # that the shown effect began from
+        self._refusal: EngineError | None = None
         self._applying = False
         self._make_header()
-        self._make_methods(theme)
-        self._effect = EffectView(theme)
+        self._make_methods()
+        self._channels = ChannelBlock(document, theme)
+        self._accuracy = AccuracyBlock(document, theme)
+        self._effect = EffectView(theme, selection, self._accuracy)
         self._energy = EnergyBlock(theme)
         self._busy = plain_label(self.tr("Working out the effect…"), "previewBusy", "muted")
         self._hint = plain_label("", "editHint", "muted")
         self._hint.setWordWrap(True)
         self._make_buttons()
         self._lay_out()
-        self._rest = self._timer(_DEBOUNCE, self._ask)
+        self._next = self._timer(_BREATH, self._ask)  # active: what is shown is of earlier values
+        self._asked_at: float | None = None  # while a question is under way
         self._wait = self._timer(_BUSY, self._busy.show)
+        self._channels.picked.connect(self._on_picked)
+        self._effect.review_wanted.connect(self._want_consent)
+        self._accuracy.answered.connect(self._go_on)
+        document.code_allowed.connect(self._restart)
         document.changed.connect(self._on_changed)
         document.busy_changed.connect(self._on_busy)
-        selection.changed.connect(self.refresh)
+        document.tuning_changed.connect(self._restart)
+        selection.changed.connect(self._on_selected)
         self.refresh()
 
     @property
     def method(self) -> str:
         """Name of the chosen kind of edit."""
-        return list(EDITS)[self._group.checkedId()]
+        return self._ways[self._bar.family]
 
     @property
     def form(self) -> EditForm:
         """The form of the chosen method."""
-        return self._forms[self.method]
+        return self._forms.form(self.method)
 
     @property
     def edit(self) -> Edit | None:
-        """The edit that the form asks for; None when the method fits no selected layer."""
-        layers = self._targets.by_method.get(self.method) if self._targets else None
-        return self.form.edit(layers) if layers else None
+        """The edit that the form asks for; None while it fits no layer or lacks something."""
+        layers = self._able
+        return self.form.edit(layers) if layers and not self.form.lack else None
 
+    @property
+    def _able(self) -> tuple[Any, ...]:
+        """The selected layers that the method works for."""
+        return self._targets.by_method.get(self.method, ()) if self._targets else ()
+
+    @Slot(str)
     def choose_method(self, method: str) -> None:
         """Show the form of that kind of edit."""
-        self._group.button(list(EDITS).index(method)).setChecked(True)
+        self._ways[family_of(method)] = method
+        self._bar.choose(family_of(method))
         self._on_method()
 
     @Slot()
@@ -102,9 +127,10 @@ class EditPanel(QWidget):
         self._title.show_text(self._targets.title if self._targets else self.tr("No layer"))
         self._summary.show_text(self._targets.summary if self._targets else "")
         self._summary.setVisible(self._targets is not None)
+        self._forms.forget_picks()  # numbers of other layers, or of wider ones
         self._show_energy()
         self._show_methods()
-        self._restart()
+        self._on_method()
 
     @Slot()
     def apply(self) -> None:
@@ -112,7 +138,7 @@ class EditPanel(QWidget):
         edit = self.edit
         if edit is None or not self._apply.isEnabled():
             return
-        self._accepted[self.method] = self.form.values
+        self._forms.accept(self.method)
         self._forget_preview()
         self._applying = True
         self._apply.setEnabled(False)  # a second click would cut what is left once more
@@ -121,7 +147,7 @@ class EditPanel(QWidget):
     @Slot()
     def discard(self) -> None:
         """Go back to the values that were applied last, or to the first ones."""
-        self.form.set_values(self._accepted[self.method])
+        self._forms.discard(self.method)
 
     def _show_energy(self) -> None:
         """Say what is known of the energy of the one selected layer."""
@@ -134,48 +160,14 @@ class EditPanel(QWidget):
         self._title.setFont(scaled(self.font(), 1.15, bold=True))
         self._summary = ElidedLabel("editSummary", "muted")
 
-    def _make_methods(self, theme: Theme) -> None:
-        """One button and one form for each kind of edit that the engine knows."""
-        self._group = QButtonGroup(self)
-        self._buttons = named(QFrame(), "methodButtons")
-        layout = row(self._buttons, spacing=4)
-        self._stack = QStackedWidget()
-        self._forms: dict[str, EditForm] = {}
-        icons = {"prune-channels": "ph.scissors", "prune-weights": "ph.dots-nine"}
-        for place, (name, (kind, _)) in enumerate(EDITS.items()):
-            button = named(QToolButton(), f"method_{name}")
-            button.setText(self._method_titles().get(name, name))
-            button.setIcon(theme.icon(icons.get(name, "ph.stack")))
-            button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-            button.setCheckable(True)
-            self._group.addButton(button, place)
-            layout.addWidget(button)
-            form = EditForm(kind)
-            form.changed.connect(self._restart)
-            self._forms[name] = form
-            self._accepted[name] = form.values
-            self._stack.addWidget(form)
-        layout.addStretch(1)
-        self._group.button(0).setChecked(True)
-        self._group.idClicked.connect(self._on_method)
-
-    def _method_titles(self) -> dict[str, str]:
-        return {
-            "prune-channels": self.tr("Channels"),
-            "prune-weights": self.tr("Weights"),
-            "quantize": self.tr("Quantize"),
-        }
-
-    def _method_tips(self) -> dict[str, str]:
-        return {
-            "prune-channels": self.tr(
-                "Remove output channels, with everything coupled to them: smaller on any hardware"
-            ),
-            "prune-weights": self.tr(
-                "Set single weights to zero: a saving only on hardware that skips zeros"
-            ),
-            "quantize": self.tr("Round weights and input to 8-bit integers, calibrated on data"),
-        }
+    def _make_methods(self) -> None:
+        """One button a family, one form a kind of edit."""
+        self._bar = MethodBar()
+        self._forms = EditForms()
+        self._ways = {family: methods[0] for family, methods in FAMILIES.items()}
+        self._forms.changed.connect(self._restart)
+        self._forms.way_wanted.connect(self.choose_method)
+        self._bar.chosen.connect(self._on_method)
 
     def _make_buttons(self) -> None:
         self._apply = named(QPushButton(self.tr("Apply")), "applyEdit")
@@ -188,12 +180,13 @@ class EditPanel(QWidget):
         content = named(QWidget(), "editContent")
         inner = QVBoxLayout(content)
         inner.setContentsMargins(12, 8, 12, 8)
-        inner.setSpacing(8)
+        inner.setSpacing(6)
         inner.addWidget(self._title)
         inner.addWidget(self._summary)
         for widget in (
-            self._buttons,
-            self._stack,
+            self._bar,
+            self._forms,
+            self._channels,
             self._hint,
             self._effect,
             self._busy,
@@ -207,7 +200,7 @@ class EditPanel(QWidget):
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         foot = row(spacing=8)
-        foot.setContentsMargins(12, 8, 12, 8)
+        foot.setContentsMargins(12, 4, 12, 4)
         foot.addWidget(self._esc)
         foot.addStretch(1)
         foot.addWidget(self._apply)
@@ -215,7 +208,7 @@ class EditPanel(QWidget):
         layout.addWidget(scroll, 1)
         layout.addLayout(foot)
 
-    def _timer(self, milliseconds: int, slot: Any) -> QTimer:
+    def _timer(self, milliseconds: int, slot: Callable[[], object]) -> QTimer:
         timer = QTimer(self)
         timer.setSingleShot(True)
         timer.setInterval(milliseconds)
@@ -223,20 +216,22 @@ class EditPanel(QWidget):
         return timer
 
     def _show_methods(self) -> None:
-        """Disable what cannot be done, with the reason, and leave a method that can."""
-        tips = self._method_tips()
-        possible = self._targets.by_method if self._targets else {}
-        for name, button in zip(EDITS, self._group.buttons(), strict=True):
-            reason = self._targets.reason_against(name, self.tr) if self._targets else ""
-            button.setEnabled(name in possible)
-            button.setToolTip(fmt.tooltip(reason or tips.get(name, "")))
-        if possible and self.method not in possible:
-            self._group.button(list(EDITS).index(next(iter(possible)))).setChecked(True)
-        self._stack.setCurrentWidget(self.form)
-        self._stack.setVisible(bool(possible))
-        self._buttons.setVisible(self._targets is not None)
+        """Offer what the model has a use for, and leave a method that can be applied."""
+        known = self._targets
+        reasons: dict[str, str] = {}
+        for family, methods in FAMILIES.items():
+            if known is None or not known.in_model.intersection(methods):
+                continue
+            able = [method for method in methods if method in known.by_method]
+            reasons[family] = "" if able else known.reason_against(methods[0], self.tr)
+            if able and self._ways[family] not in able:
+                self._ways[family] = able[0]
+        possible = [family for family, reason in reasons.items() if not reason]
+        if possible and self._bar.family not in possible:
+            self._bar.choose(possible[0])
+        self._bar.show_families(reasons)
+        self._bar.setVisible(bool(reasons))
         self._esc.setVisible(bool(possible))
-        self._show_hint()
 
     def _show_hint(self) -> None:
         """Say what to do first, or for how many of the selected layers the method works."""
@@ -248,27 +243,39 @@ class EditPanel(QWidget):
         elif not self._targets.by_method:
             text = self._targets.reason_against(self.method, self.tr)
         else:
-            able = len(self._targets.by_method.get(self.method, ()))
-            of = sum(bool(layer.methods) for layer in self._targets.leaves)
-            if of > 1:
-                text = self.tr("Applies to {able} of {of} layers.").format(able=able, of=of)
+            text = self.form.lack or self._count_text(self._targets)
         self._hint.setText(text)
         self._hint.setVisible(bool(text))
 
+    def _count_text(self, known: Targets) -> str:
+        """How many of the selected layers take part, where that is not plain."""
+        able = len(self._able)
+        if self.method in ("remove-blocks", "prune-heads"):  # of what holds layers
+            return self.tr("Applies to %s of them.") % able if able > 1 else ""
+        of = sum(bool(layer.methods) for layer in known.leaves)
+        if of < 2:
+            return ""
+        return self.tr("Applies to {able} of {of} layers.").format(able=able, of=of)
+
     @Slot()
     def _on_method(self) -> None:
-        self._stack.setCurrentWidget(self.form)
-        self._show_hint()
+        if self._targets is not None:
+            able = [layer for layer in self._targets.layers if layer.id in self._able]
+            spatial = any("Conv" in layer.kind for layer in able)
+            self.form.set_layers(len(able), spatial)
+        self._forms.show_form(self.method)
+        self._forms.setVisible(bool(self._able))
         self._restart()
 
     @Slot(object)
     def _on_changed(self, change: Change) -> None:
         if change.parts & _REFRESHING:
             self.refresh()
-        elif change.parts & Part.METRICS:
+        elif change.parts & (Part.METRICS | Part.DATA):
             self._show_energy()
-            if change.snapshot.current.energy is not self._estimate and not self._applying:
-                self._restart()  # the effect that is shown is in joules of another hardware
+            fresh = change.snapshot.current.energy is not self._estimate
+            if (fresh or change.parts & Part.DATA) and not self._applying:
+                self._restart()  # what is shown is in joules of other hardware, or of other data
 
     @Slot(bool)
     def _on_busy(self, busy: bool) -> None:
@@ -276,24 +283,67 @@ class EditPanel(QWidget):
             self._restart()
 
     @Slot()
+    def _on_selected(self) -> None:
+        self._accuracy.clear()  # its scale was for other layers
+        self.refresh()
+
+    @Slot(object)
+    def _on_picked(self, picked: tuple[int, ...] | None) -> None:
+        self.form.set_picked(picked)
+
+    @Slot()
     def _restart(self) -> None:
-        """Ask for the effect once the values have come to rest."""
-        self._forget_preview()
+        """Ask for the effect of these values.
+
+        A question that is soon answered goes on meanwhile, so that the answers follow the hand.
+        """
         self._applying = False
         snapshot = self._document.snapshot
         self._estimate = snapshot.current.energy if snapshot is not None else None
-        self._effect.setEnabled(False)  # what it shows is of earlier values
+        self._effect.set_stale(True)
+        self._accuracy.set_stale()
+        self._show_hint()
+        self._show_channels()
         possible = self.edit is not None
-        self._apply.setEnabled(possible)
+        self._allow(possible)
         if possible and self.isVisible():
-            self._rest.start()
-        elif not possible:
+            self._next.start(self._delay())
+            return
+        self._forget_preview()
+        if not possible:
             self._effect.clear()
+            self._accuracy.clear()
+
+    def _allow(self, possible: bool) -> None:
+        """Let the edit be applied if that is possible, or say why it has to wait."""
+        refusal = self._document.apply_refusal()
+        self._apply.setEnabled(possible and not refusal)
+        self._apply.setToolTip(fmt.tooltip(refusal or self.tr("Apply the edit (Enter)")))
+
+    def _delay(self) -> int:
+        """Milliseconds until these values are asked about, if what is under way lasts as long."""
+        if self._next.isActive():
+            return self._next.remainingTime()
+        spent = monotonic() - self._asked_at if self._asked_at is not None else _PATIENCE
+        return max(_BREATH, round((_PATIENCE - spent) * 1000))
+
+    def _show_channels(self) -> None:
+        """Let channels be picked where one layer is to lose some."""
+        drafted = self.form.edit(self._able) if self._able else None
+        layer = picked_layer(drafted)
+        snapshot = self._document.snapshot
+        if layer is None or snapshot is None or not self.isVisible():
+            self._channels.show_layer(None, None)
+            return
+        self._channels.show_layer(drafted, snapshot.current.tree[layer].channels)  # type: ignore[arg-type]
+        self._channels.show_picked(self.form.picked)
 
     def _forget_preview(self) -> None:
-        self._rest.stop()
+        self._next.stop()
+        self._asked_at = None
         self._stop_waiting()
         self._document.cancel_preview("edit")
+        self._accuracy.cancel()
 
     def _stop_waiting(self) -> None:
         self._wait.stop()
@@ -302,25 +352,56 @@ class EditPanel(QWidget):
     @Slot()
     def _ask(self) -> None:
         edit = self.edit
+        self._forget_preview()
         if edit is not None:
             self._wait.start()
+            self._asked_at = monotonic()
             self._document.preview(edit, self._on_effect)
+
+    @Slot()
+    def _go_on(self) -> None:
+        """An answer is complete: ask about the values of now, if they are others."""
+        self._asked_at = None
+        if self._next.isActive():
+            self._ask()
 
     def _on_effect(self, effect: Effect | EngineError | None) -> None:
         self._stop_waiting()
-        self._effect.setEnabled(True)
-        self._apply.setEnabled(isinstance(effect, Effect))
+        stale = self._next.isActive()
+        self._effect.set_stale(stale)
+        self._allow(isinstance(effect, Effect) or stale)
         if isinstance(effect, Effect):
             self._effect.show_effect(effect, self._zeros_text(effect))
-        elif isinstance(effect, EngineError):
+            self._show_removed(effect)
+            self._accuracy.follow(effect.edit)
+            return
+        self._accuracy.clear()
+        self._go_on()
+        if isinstance(effect, EngineError):
+            self._refusal = effect
+            self._channels.show_refused()
             self._effect.show_error(effect)
         else:
             self._effect.clear()
 
+    @Slot()
+    def _want_consent(self) -> None:
+        named_by = self.form.values.get("method", "")
+        self.consent_wanted.emit(self._refusal, named_by)
+
+    def _show_removed(self, effect: Effect) -> None:
+        """Mark the channels that would go."""
+        layer = picked_layer(effect.edit)
+        for one in effect.layers:
+            if one.layer == layer and one.quantity in ("output channels", "heads"):
+                self._channels.show_gone(one.removed, one.before)
+                return
+        self._channels.show_gone(())
+
     def _zeros_text(self, effect: Effect) -> str:
         """What zeroed weights save on the hardware that energy is modelled on."""
         snapshot = self._document.snapshot
-        if snapshot is None or not isinstance(effect.edit, PruneWeights):
+        if snapshot is None or self._bar.family != "weights":
             return ""
         return weight_zeros_text(snapshot.current.energy.settings.hardware, self.tr)
 

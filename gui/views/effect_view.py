@@ -1,110 +1,120 @@
-"""What an edit would do: totals before and after, coupled layers, notes, or why it cannot be."""
+"""What an edit would do: totals before and after, layers, notes, or why it cannot be."""
 
 from collections.abc import Sequence
 
-from PySide6.QtWidgets import QWidget
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QPushButton, QWidget
 
-from engine import METRICS, Effect, EngineError, LayerEffect
+from engine import METRICS, ConsentNeeded, Effect, EngineError, LayerEffect
 from gui import format as fmt
+from gui.models.effect_rows import effect_rows
+from gui.selection import Selection
 from gui.theme import Theme
+from gui.views.effect_layers import EffectLayers
 from gui.views.fact_rows import Fact, FactRows
-from gui.widgets import column, plain_label
+from gui.widgets import column, named, plain_label
 
 _SHOWN = ("parameters", "macs", "energy", "size")
-_MOST_LAYERS = 10
+_MOST_FOLDED = 10
 
 
 class EffectView(QWidget):
-    """The answer to a preview."""
+    """The answer to a preview.
 
-    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+    Signals:
+        review_wanted: the user wants to see the code that the edit would run.
+
+    Args:
+        middle: stands between the totals and the layers.
+    """
+
+    review_wanted = Signal()
+
+    def __init__(
+        self, theme: Theme, selection: Selection, middle: QWidget, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self.setObjectName("effectView")
         self._totals = FactRows("effectTotals", theme)
-        self._chosen_title = plain_label("", "chosenTitle", "caption")
-        self._chosen = FactRows("effectChosen", theme)
-        self._coupled_title = plain_label("", "coupledTitle", "caption")
-        self._coupled = FactRows("effectCoupled", theme)
+        self._chosen = EffectLayers("effectChosen", selection)
+        self._coupled = EffectLayers("effectCoupled", selection)
         self._notes = plain_label("", "effectNotes", "muted")
         self._error = plain_label("", "effectError", "error")
         for text in (self._notes, self._error):
             text.setWordWrap(True)
+        self._review = named(QPushButton(self.tr("Allow the code to run…")), "reviewCode")
+        self._review.clicked.connect(self.review_wanted)
         layout = column(self, spacing=4)
-        for widget in (
-            self._totals,
-            self._chosen_title,
-            self._chosen,
-            self._coupled_title,
-            self._coupled,
-            self._notes,
-            self._error,
-        ):
+        shown = (self._totals, middle, self._chosen, self._coupled, self._notes, self._error)
+        for widget in shown:
             layout.addWidget(widget)
-        for title in (self._chosen_title, self._coupled_title):
-            title.setContentsMargins(0, 8, 0, 0)
+        layout.addWidget(self._review, 0, Qt.AlignmentFlag.AlignLeft)
         self.clear()
 
     def clear(self) -> None:
         """Show nothing."""
-        self._show_totals(None)
-        self._show_layers(self._chosen_title, self._chosen, (), "")
-        self._show_layers(self._coupled_title, self._coupled, (), "")
-        self._show_text(self._notes, "")
-        self._show_text(self._error, "")
+        self._show(None, "", "")
 
     def show_effect(self, effect: Effect, more: str = "") -> None:
         """Show what the edit would do; ``more`` stands behind the notes on it."""
-        self.clear()
-        self._show_totals(effect)
-        chosen = [one for one in effect.layers if one.role == "chosen"]
-        coupled = [one for one in effect.layers if one.role == "coupled"]
-        folded = [one for one in effect.layers if one.role == "folded"]
-        self._show_layers(self._chosen_title, self._chosen, chosen, self.tr("Changes"))
-        self._show_layers(
-            self._coupled_title, self._coupled, coupled, self.tr("Also shrinks, coupled to them")
-        )
-        names = ", ".join(fmt.layer_name(one.layer) for one in folded[:_MOST_LAYERS])
-        folds = self.tr("Folds in {names}.").format(names=names) if names else ""
-        notes = (*effect.notes, folds, more)
-        self._show_text(self._notes, "\n".join(note for note in notes if note))
+        notes = (*effect.notes, self._folded_text(effect), more)
+        self._show(effect, "\n".join(note for note in notes if note), "")
 
     def show_error(self, error: EngineError) -> None:
         """Say why the edit cannot be done, and what can."""
-        self.clear()
-        self._show_text(self._error, f"{error}\n{error.remedy}")
+        self._show(None, "", f"{error}\n{error.remedy}")
+        asks = isinstance(error, ConsentNeeded) and bool(error.details.get("digest"))
+        self._review.setVisible(asks)
+
+    def set_stale(self, stale: bool) -> None:
+        """Let what is shown step back: it is of earlier values."""
+        for widget in (self._totals, self._chosen, self._coupled, self._notes, self._error):
+            widget.setEnabled(not stale)
+
+    def _show(self, effect: Effect | None, notes: str, error: str) -> None:
+        self._review.hide()
+        self._show_totals(effect)
+        by_role: dict[str, list[LayerEffect]] = {"chosen": [], "coupled": [], "folded": []}
+        for one in effect.layers if effect is not None else ():
+            by_role[one.role].append(one)
+        chosen = by_role["chosen"]
+        told = len(chosen) == 1 and bool(chosen[0].removed)  # by the bars above, in more detail
+        self._show_layers(self._chosen, self.tr("Changes"), [] if told else chosen)
+        coupled = self.tr("Also shrinks, coupled to that")
+        self._show_layers(self._coupled, coupled, by_role["coupled"])
+        for label, text in ((self._notes, notes), (self._error, error)):
+            label.setText(text)
+            label.setVisible(bool(text))
+
+    def _show_layers(self, rows: EffectLayers, title: str, effects: Sequence[LayerEffect]) -> None:
+        layers = len({one.layer for one in effects})
+        count = self.tr(": {count} layers").format(count=layers) if layers > 1 else ""
+        rows.show_rows(f"{title}{count}", effect_rows(effects, self.tr))
+
+    def _folded_text(self, effect: Effect) -> str:
+        folded = [fmt.layer_name(one.layer) for one in effect.layers if one.role == "folded"]
+        names = ", ".join(folded[:_MOST_FOLDED])
+        left = len(folded) - _MOST_FOLDED
+        more = self.tr(" and {count} more").format(count=left) if left > 0 else ""
+        return self.tr("Folds in {names}.").format(names=f"{names}{more}") if names else ""
 
     def _show_totals(self, effect: Effect | None) -> None:
-        facts = []
-        for key in _SHOWN if effect else ():
-            metric = METRICS[key]
+        """A row for each total that changes, and one for all that do not."""
+        facts, same = [], []
+        for key in _SHOWN if effect is not None else ():
+            metric, title = METRICS[key], self._title_of(key)
             before, after = effect.before.get(key), effect.after.get(key)  # type: ignore[union-attr]
             if before is None or after is None:
                 continue
+            if before == after:
+                same.append(title)
+                continue
             numbers = (fmt.metric_number(metric, one) for one in (before, after))
-            facts.append(
-                Fact(
-                    self.tr("Energy") if key == "energy" else self.tr(metric.title),
-                    " → ".join(numbers),
-                    fmt.change(metric, before, after),
-                    fmt.verdict(metric, before, after),
-                )
-            )
+            change, verdict = fmt.change(metric, before, after), fmt.verdict(metric, before, after)
+            facts.append(Fact(title, " → ".join(numbers), change, verdict))
+        if same:
+            facts.append(Fact(", ".join(same), "", self.tr("unchanged")))
         self._totals.show_facts(facts)
 
-    def _show_layers(
-        self, title: QWidget, rows: FactRows, effects: Sequence[LayerEffect], text: str
-    ) -> None:
-        facts = [self._fact(one) for one in effects[:_MOST_LAYERS]]
-        left = len(effects) - len(facts)
-        if left > 0:
-            facts.append(Fact(self.tr("and {count} more").format(count=left), ""))
-        rows.show_facts(facts)
-        self._show_text(title, text if facts else "")
-
-    def _fact(self, effect: LayerEffect) -> Fact:
-        value = f"{fmt.count(effect.before)} → {fmt.count(effect.after)}"
-        return Fact(fmt.layer_name(effect.layer), value, self.tr(effect.quantity))
-
-    def _show_text(self, label: QWidget, text: str) -> None:
-        label.setProperty("text", text)
-        label.setVisible(bool(text))
+    def _title_of(self, key: str) -> str:
+        return self.tr("Energy") if key == "energy" else self.tr(METRICS[key].title)

@@ -58,8 +58,7 @@ class FigureCard(QFrame):
         self._title = plain_label(self.tr(title), "figureTitle", "caption")
         provenance = self.tr(self._metric.provenance.value)
         self._provenance = plain_label(provenance, "figureProvenance", "caption")
-        self._badge = plain_label(self.tr("untrained"), "untrainedBadge", "badge")
-        self._badge.setToolTip(self.tr("The weights are random, so its accuracy means nothing."))
+        self._badge = plain_label("", "figureBadge", "badge")
         self._value = plain_label("", "figureValue")
         self._base = plain_label("", "figureBase", "caption")
         self._change = plain_label("", "figureChange")
@@ -102,11 +101,12 @@ class FigureCard(QFrame):
 
     def _show_value(self, figure: Figure | None) -> None:
         needs_data = figure is not None and figure.needs_data
-        untrained = figure is not None and figure.why == self.tr("untrained")
         self._data.setVisible(needs_data)
         self._value.setVisible(not needs_data)
-        self._badge.setVisible(untrained)
-        shown = figure is not None and not figure.why and not self._modelled
+        badge = figure.badge if figure is not None else ""
+        self._badge.setText(badge)
+        self._badge.setVisible(bool(badge))
+        shown = figure is not None and not figure.why and not badge and not self._modelled
         self._provenance.setVisible(shown)
         self._value.setText(figure.value if figure else fmt.ABSENT)
         skipped = figure.skipped if figure else 0
@@ -117,7 +117,7 @@ class FigureCard(QFrame):
 
     def _show_base(self, figure: Figure | None) -> None:
         text = figure.base if figure else ""
-        if figure and figure.why and not figure.needs_data and not self._badge.isVisibleTo(self):
+        if figure and figure.why and not figure.needs_data and figure.why != figure.badge:
             text = figure.why
         self._base.setText(text)
         change = f"{figure.change} {self.tr(figure.verdict)}" if figure and figure.change else ""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt, Signal, Slot
 from PySide6.QtWidgets import QFrame, QWidget
 
-from engine import METRICS, Change, EngineError, Part, Snapshot
-from gui.models.figures import figure
+from engine import METRICS, Change, EngineError, Part, Quantity, Snapshot
+from gui.models.figures import figure, figure_so_far
 from gui.theme import Theme
 from gui.views.figure_card import FigureCard
 from gui.widgets import row
@@ -41,6 +41,7 @@ class FiguresStrip(QWidget):
         layout = row(self, spacing=0)
         self._cards: dict[str, FigureCard] = {}
         self._problems: dict[str, str] = {}  # by metric: why it could not be taken
+        self._so_far: Quantity | None = None  # accuracy while it is being taken
         for key in _ORDER:
             card = FigureCard(METRICS[key], theme, self)
             card.data_wanted.connect(self.data_wanted)
@@ -53,6 +54,8 @@ class FiguresStrip(QWidget):
         self._document = document
         document.changed.connect(self._on_changed)
         document.unmeasured.connect(self._on_unmeasured)
+        document.jobs.progressed.connect(self._on_progress)
+        document.jobs.jobs_changed.connect(self._on_progress)
         self._show(document.snapshot)
 
     def card(self, key: str) -> FigureCard:
@@ -70,11 +73,31 @@ class FiguresStrip(QWidget):
         self._problems[key] = f"{error} {error.remedy}"
         self._show(self._document.snapshot)
 
+    @Slot()
+    def _on_progress(self) -> None:
+        """Show accuracy as far as the job that takes it has come."""
+        views = self._document.jobs.jobs()
+        so_far = next((one.partial for one in views if isinstance(one.partial, Quantity)), None)
+        if so_far != self._so_far:
+            self._so_far = so_far
+            self._show_card("accuracy", self._document.snapshot)
+
     def _show(self, snapshot: Snapshot | None) -> None:
-        for key, card in self._cards.items():
-            problem = self._problems.get(key, "")
-            shown = figure(snapshot, METRICS[key], self.tr, problem) if snapshot else None
-            card.show_figure(shown)
+        for key in self._cards:
+            self._show_card(key, snapshot)
+
+    def _show_card(self, key: str, snapshot: Snapshot | None) -> None:
+        problem = self._problems.get(key, "")
+        shown = figure(snapshot, METRICS[key], self.tr, problem) if snapshot else None
+        so_far = self._so_far if key == "accuracy" and _is_of_current(snapshot) else None
+        if shown is not None and so_far is not None:
+            shown = figure_so_far(shown, so_far, self.tr)
+        self._cards[key].show_figure(shown)
+
+
+def _is_of_current(snapshot: Snapshot | None) -> bool:
+    """Whether what comes in is the current state's accuracy; a base without one comes first."""
+    return snapshot is not None and (not snapshot.cursor or "accuracy" in snapshot.base.table)
 
 
 def _divider() -> QFrame:

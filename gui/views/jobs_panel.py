@@ -1,6 +1,9 @@
 """What is under way: a line for each job, with its progress and a way to stop it."""
 
+from collections.abc import Callable
+
 from PySide6.QtCore import QCoreApplication, Qt
+from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import (
     QGridLayout,
     QProgressBar,
@@ -8,7 +11,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from gui.jobs import JobRunner, JobState, JobView
+from gui.jobs import JobRunner
+from gui.tasks import JobState, JobView
 from gui.theme import Theme
 from gui.views.parts import ElidedLabel
 from gui.widgets import column, named, plain_label
@@ -57,26 +61,27 @@ class _Row(QWidget):
         self._time = plain_label("", "job_time", "muted")
         self._bar = named(QProgressBar(self), "job_progress")
         self._bar.setTextVisible(False)
-        cancel = named(QToolButton(self), "job_cancel")
-        cancel.setIcon(theme.icon("ph.x"))
-        cancel.setToolTip(self.tr("Stop"))
-        cancel.setAccessibleName(self.tr("Stop"))
-        cancel.setAutoRaise(True)
-        cancel.clicked.connect(self._stop)
+        self._icons = {True: theme.icon("ph.play"), False: theme.icon("ph.pause")}
+        self._paused = False
+        self._pause = self._button("job_pause", self._toggle_pause)
+        cancel = self._button("job_cancel", self._stop)
+        _label(cancel, theme.icon("ph.x"), self.tr("Stop"))
         layout = QGridLayout(self)
         layout.setHorizontalSpacing(8)
         layout.setVerticalSpacing(4)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._title, 0, 0)
         layout.addWidget(self._time, 0, 1, Qt.AlignmentFlag.AlignRight)
-        layout.addWidget(cancel, 0, 2)
-        layout.addWidget(self._bar, 1, 0, 1, 3)
+        layout.addWidget(self._pause, 0, 2)
+        layout.addWidget(cancel, 0, 3)
+        layout.addWidget(self._bar, 1, 0, 1, 4)
         layout.setColumnStretch(0, 1)
 
     def show_job(self, view: JobView) -> None:
         """Show how far the job is."""
         self._title.show_text(job_text(view))
         self._time.setText(time_text(view))
+        self._show_pause(view)
         self._bar.setVisible(view.state is not JobState.WAITING)
         if view.fraction is None:
             self._bar.setRange(0, 0)
@@ -84,8 +89,30 @@ class _Row(QWidget):
             self._bar.setRange(0, _STEPS)
             self._bar.setValue(round(view.fraction * _STEPS))
 
+    def _show_pause(self, view: JobView) -> None:
+        self._pause.setVisible(view.pausable and view.state is not JobState.STOPPING)
+        self._paused = view.state is JobState.PAUSED
+        text = self.tr("Go on") if self._paused else self.tr("Pause")
+        if self._pause.toolTip() != text:
+            _label(self._pause, self._icons[self._paused], text)
+
+    def _button(self, name: str, slot: Callable[[], None]) -> QToolButton:
+        button = named(QToolButton(self), name)
+        button.setAutoRaise(True)
+        button.clicked.connect(slot)
+        return button
+
+    def _toggle_pause(self) -> None:
+        (self._jobs.resume if self._paused else self._jobs.pause)(self._id)
+
     def _stop(self) -> None:
         self._jobs.cancel(self._id)
+
+
+def _label(button: QToolButton, icon: QIcon, text: str) -> None:
+    button.setIcon(icon)
+    button.setToolTip(text)
+    button.setAccessibleName(text)
 
 
 def job_text(view: JobView) -> str:
@@ -94,6 +121,8 @@ def job_text(view: JobView) -> str:
         return f"{view.title} ({_tr('waiting')})"
     if view.state is JobState.STOPPING:
         return f"{view.title} ({_tr('stopping')})"
+    if view.state is JobState.PAUSED:
+        return f"{view.title} ({_tr('paused')})"
     stage = f": {view.text}" if view.text and view.text != view.title else ""
     share = f" {view.fraction:.0%}".replace("%", " %") if view.fraction is not None else ""
     return f"{view.title}{stage}{share}"
@@ -104,11 +133,12 @@ def time_text(view: JobView) -> str:
     if view.state is not JobState.RUNNING or view.elapsed < SHOWN_AFTER:
         return ""
     if view.elapsed < TIMED_AFTER or view.remaining is None:
-        return _clock(view.elapsed)
-    return _tr("{time} left").format(time=_clock(view.remaining))
+        return clock(view.elapsed)
+    return _tr("{time} left").format(time=clock(view.remaining))
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Write seconds as minutes and seconds, such as ``1:05``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02}"
 

@@ -1,5 +1,7 @@
 """Draws the cells of the layer table: numbers over their heat, names with what edits did."""
 
+from collections.abc import Iterable
+
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QSize, Qt
 from PySide6.QtGui import QColor, QPainter
 from PySide6.QtWidgets import (
@@ -8,6 +10,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from engine import LayerId
 from gui.models.layer_model import Role, alignment
 from gui.models.layer_rows import NUMBERS, Column, Row
 from gui.theme import Theme, tabular
@@ -16,6 +19,7 @@ from gui.widgets import draw_empty_cell
 
 _BADGE_GAP = 6
 _DOT = 6
+_POINTED = 0.22  # opacity
 
 
 class LayerDelegate(QStyledItemDelegate):
@@ -24,11 +28,22 @@ class LayerDelegate(QStyledItemDelegate):
     def __init__(self, theme: Theme, parent: QWidget) -> None:
         super().__init__(parent)
         self._theme = theme
+        self._pointed: frozenset[LayerId] = frozenset()
+
+    def point_at(self, layers: Iterable[LayerId]) -> None:
+        """Mark the rows of these layers when they are drawn next."""
+        self._pointed = frozenset(layers)
+
+    def _draw_pointer(self, painter: QPainter, rect: QRect) -> None:
+        """A tint over the row that another view points at."""
+        tint = QColor(self._theme.palette.accent)
+        tint.setAlphaF(_POINTED)
+        painter.fillRect(rect, tint)
 
     def _draw_name(self, painter: QPainter, rect: QRect, text: str, row: Row) -> None:
         """The name, and behind it badges or the note, which give way first."""
         metrics = painter.fontMetrics()
-        if row.chosen:
+        if row.chosen and row.leaf:
             self._draw_dot(painter, rect)
         muted = QColor(self._theme.palette.muted)
         badges = [row.layer.note] if row.layer.note else list(row.badges)
@@ -89,9 +104,11 @@ class LayerDelegate(QStyledItemDelegate):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setFont(tabular(place.font))
         heat = index.data(Role.HEAT)
+        column, row = Column(index.column()), index.data(Role.ROW)
+        if row.layer.id in self._pointed:
+            self._draw_pointer(painter, rect)
         if heat is not None:
             draw_heat(painter, self._theme, rect, heat)
-        column, row = Column(index.column()), index.data(Role.ROW)
         if column == Column.LAYER:
             self._draw_name(painter, rect.adjusted(4, 0, -4, 0), text, row)
         else:

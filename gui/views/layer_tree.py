@@ -62,7 +62,8 @@ class LayerTreeView(QWidget):
         self._heat = HeatBar(theme, self)
         self._tree = LayerTable(self)
         self._tree.setModel(self._proxy)
-        self._tree.setItemDelegate(LayerDelegate(theme, self._tree))
+        self._delegate = LayerDelegate(theme, self._tree)
+        self._tree.setItemDelegate(self._delegate)
         self._tree.fit_columns()
         self._status = self._quiet_label("layerStatus")
         self._unattributed = self._quiet_label("unattributed")
@@ -149,6 +150,7 @@ class LayerTreeView(QWidget):
     def _connect(self, theme: Theme) -> None:
         self._document.changed.connect(self._on_changed)
         self._selection.changed.connect(self._on_selection)
+        self._selection.pointed.connect(self._on_pointed)
         self._filter.textChanged.connect(self._on_filter)
         self._heat.changed.connect(self._set_heat)
         self._tree.selectionModel().selectionChanged.connect(self._on_tree_selection)
@@ -241,6 +243,16 @@ class LayerTreeView(QWidget):
         self._enable_actions()
         if self._selection.origin is not self:
             self._select(layers, scroll=True)
+
+    @Slot(object, bool)
+    def _on_pointed(self, layers: tuple[LayerId, ...], reveal: bool) -> None:
+        """Mark what another view points at."""
+        self._delegate.point_at(layers)
+        if layers and reveal:
+            index = self._proxy.mapFromSource(self._model.layer_index(layers[0]))
+            if index.isValid():
+                self._tree.scrollTo(index)
+        self._tree.viewport().update()
 
     def _enable_actions(self) -> None:
         for action in (self._copy, self._same_kind):

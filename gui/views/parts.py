@@ -1,11 +1,12 @@
 """Small pieces that several panels are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from PySide6.QtCore import QRectF, QSize, Qt
-from PySide6.QtGui import QPainter, QPaintEvent, QPixmap
+from PySide6.QtGui import QPainter, QPaintEvent, QPixmap, QStandardItemModel
 from PySide6.QtWidgets import QComboBox, QLabel, QWidget
 
+from engine import Device
 from gui import format as fmt
 from gui.views.amount_field import ignore_wheel_without_focus
 from gui.widgets import named
@@ -27,6 +28,20 @@ def choice_box(name: str, tip: str) -> QComboBox:
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
     ignore_wheel_without_focus(box)
     return box
+
+
+def fill_devices(box: QComboBox, devices: Sequence[Device]) -> None:
+    """Offer these devices; those that are unavailable cannot be chosen and say why."""
+    before = box.currentData()
+    box.clear()
+    for place, device in enumerate(devices):
+        box.addItem(device.name, device.name)
+        tip = device.unavailable or device.title
+        box.setItemData(place, fmt.tooltip(tip), Qt.ItemDataRole.ToolTipRole)
+        model = box.model()
+        if device.unavailable and isinstance(model, QStandardItemModel):
+            model.item(place).setEnabled(False)
+    box.setCurrentIndex(max(0, box.findData(before)))
 
 
 def drawn(widget: QWidget, draw: Callable[[QPainter], None]) -> QPixmap:

@@ -3,14 +3,13 @@
 import os
 from collections.abc import Sequence
 
-from PySide6.QtCore import Qt, Signal, Slot
-from PySide6.QtGui import QStandardItemModel
+from PySide6.QtCore import Signal, Slot
 from PySide6.QtWidgets import QSpinBox, QToolButton, QWidget
 
 from engine import Device, RunSettings
 from gui import format as fmt
 from gui.views.amount_field import ignore_wheel_without_focus
-from gui.views.parts import choice_box
+from gui.views.parts import choice_box, fill_devices
 from gui.widgets import named, row
 
 _HEIGHT = 24
@@ -66,17 +65,8 @@ class RunForm(QWidget):
 
     def show_devices(self, devices: Sequence[Device]) -> None:
         """Offer these devices; those that are unavailable cannot be chosen and say why."""
-        before = self._device.currentData()
         self._device.blockSignals(True)
-        self._device.clear()
-        for place, device in enumerate(devices or (Device("cpu", self.tr("Processor")),)):
-            self._device.addItem(device.name, device.name)
-            tip = device.unavailable or device.title
-            self._device.setItemData(place, fmt.tooltip(tip), Qt.ItemDataRole.ToolTipRole)
-            model = self._device.model()
-            if device.unavailable and isinstance(model, QStandardItemModel):
-                model.item(place).setEnabled(False)
-        self._device.setCurrentIndex(max(0, self._device.findData(before)))
+        fill_devices(self._device, devices or (Device("cpu", self.tr("Processor")),))
         self._device.blockSignals(False)
 
     def _make_fields(self) -> None:

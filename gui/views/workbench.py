@@ -20,12 +20,13 @@ from gui.views.jobs_panel import JobsPanel
 from gui.views.layer_tree import LayerTreeView
 from gui.views.notes_line import NotesLine
 from gui.views.profile_page import ProfilePage
+from gui.views.recovery_panel import RecoveryPanel, RecoveryTab
 from gui.widgets import column, named
 
-_LAYOUT_VERSION: Final = 2
+_LAYOUT_VERSION: Final = 3
 _RIGHT, _BOTTOM = Qt.DockWidgetArea.RightDockWidgetArea, Qt.DockWidgetArea.BottomDockWidgetArea
 # Shares of the window that the docks get at first.
-_RIGHT_WIDTH, _CHART_HEIGHT = 0.28, 0.38
+_RIGHT_WIDTH, _CHART_HEIGHT, _HISTORY_HEIGHT = 0.28, 0.38, 0.17
 _PROFILE_HEIGHT = 0.5
 
 
@@ -38,6 +39,8 @@ class Workbench(QWidget):
         information_wanted: the user wants to read what is known of the model.
         broken_wanted: the user wants to know which samples were skipped.
         hardware_forms_wanted: the user wants to see or edit descriptions of hardware.
+        consent_wanted: the :class:`engine.ConsentNeeded` over code that an edit names, and the name
+            as the user gave it.
     """
 
     data_wanted = Signal()
@@ -45,6 +48,7 @@ class Workbench(QWidget):
     information_wanted = Signal()
     broken_wanted = Signal()
     hardware_forms_wanted = Signal()
+    consent_wanted = Signal(object, str)
 
     def __init__(
         self,
@@ -64,18 +68,21 @@ class Workbench(QWidget):
         self._panels = named(QMainWindow(), "panels")
         self._panels.setWindowFlags(Qt.WindowType.Widget)
         self._panels.setDockNestingEnabled(True)
-        self._panels.setCorner(Qt.Corner.BottomRightCorner, _BOTTOM)
+        self._panels.setCorner(Qt.Corner.BottomRightCorner, _RIGHT)
         self._tree = LayerTreeView(document, selection, theme)
         self._panels.setCentralWidget(self._tree)
         edit = EditPanel(document, selection, theme)
+        edit.consent_wanted.connect(self.consent_wanted)
         self._edit = self._dock("dock_layer", self.tr("Layer"), edit, _RIGHT)
+        self._recovery = RecoveryPanel(document, selection, theme, lambda: edit.edit)
+        self._recover = self._dock("dock_recover", self.tr("Recover"), self._recovery, _RIGHT)
         self._energy = EnergyPage(document, selection, theme, settings)
         self._energy.forms_wanted.connect(self.hardware_forms_wanted)
         self._chart = self._dock("dock_energy", self.tr("Energy by layer"), self._energy, _BOTTOM)
         self._page = ProfilePage(document, selection, theme)
         self._profile = self._dock("dock_profile", self.tr("Profile"), self._page, _BOTTOM)
         past = _above(HistoryView(document, theme), JobsPanel(document.jobs, theme))
-        self._history = self._dock("dock_history", self.tr("History and jobs"), past, _BOTTOM)
+        self._history = self._dock("dock_history", self.tr("History and jobs"), past, _RIGHT)
         notes = NotesLine(document, theme)
         notes.information_wanted.connect(self.information_wanted)
         layout = column(self, spacing=0)
@@ -107,6 +114,13 @@ class Workbench(QWidget):
             self._energy.show_view(view)
         return self._energy
 
+    def show_recovery(self, tab: RecoveryTab) -> RecoveryPanel:
+        """Bring that way of winning accuracy back to the front; returns its panel."""
+        self._recover.show()
+        self._recover.raise_()
+        self._recovery.show_tab(tab)
+        return self._recovery
+
     def focus_filter(self) -> None:
         """Put the cursor into the line that filters the layers."""
         self._tree.focus_filter()
@@ -127,21 +141,22 @@ class Workbench(QWidget):
             dock.show()
         self._panels.addDockWidget(_RIGHT, self._edit)
         self._panels.addDockWidget(_BOTTOM, self._chart)
-        self._panels.addDockWidget(_BOTTOM, self._history)
-        self._panels.splitDockWidget(self._chart, self._history, Qt.Orientation.Horizontal)
+        self._panels.addDockWidget(_RIGHT, self._history)
+        self._panels.splitDockWidget(self._edit, self._history, Qt.Orientation.Vertical)
+        self._panels.tabifyDockWidget(self._edit, self._recover)
+        self._edit.raise_()
         self._panels.tabifyDockWidget(self._chart, self._profile)
         self._chart.raise_()
         width, height = self.width(), self.height()
         horizontal, vertical = Qt.Orientation.Horizontal, Qt.Orientation.Vertical
         right = round(width * _RIGHT_WIDTH)
         self._panels.resizeDocks([self._edit], [right], horizontal)
-        bottom = [self._chart, self._history]
-        self._panels.resizeDocks(bottom, [width - right, right], horizontal)
-        self._panels.resizeDocks(bottom, [round(height * _CHART_HEIGHT)] * 2, vertical)
+        self._panels.resizeDocks([self._chart], [round(height * _CHART_HEIGHT)], vertical)
+        self._panels.resizeDocks([self._history], [round(height * _HISTORY_HEIGHT)], vertical)
 
     @property
     def _docks(self) -> tuple[QDockWidget, ...]:
-        return self._edit, self._chart, self._profile, self._history
+        return self._edit, self._recover, self._chart, self._profile, self._history
 
     def _dock(self, name: str, title: str, widget: QWidget, area: Qt.DockWidgetArea) -> QDockWidget:
         dock = named(QDockWidget(title, self._panels), name)

@@ -171,7 +171,7 @@ def test_a_catalogue_model_without_its_weights(asking) -> None:
     assert not asking.errors
     assert not asking.snapshot.model.trained
     assert not view.isVisible()
-    assert asking.window.findChild(QLabel, "untrainedBadge").isVisible()
+    assert asking.window.findChild(QLabel, "figureBadge").isVisible()
     asking.trigger("show_catalogue")
     assert view.isVisible()
     view.left.emit()

@@ -13,11 +13,14 @@ from engine import (
     CallNode,
     CallProfile,
     Change,
+    ChannelScores,
+    Comparison,
     Edit,
     Effect,
     EnergyEstimate,
     EnergySettings,
     EngineError,
+    FineTune,
     HistoryEntry,
     InputSpec,
     Layer,
@@ -34,6 +37,7 @@ from engine import (
     OperatorProfile,
     Part,
     PruneChannels,
+    PruneHeads,
     Quantity,
     Roofline,
     RooflinePoint,
@@ -45,7 +49,9 @@ from engine import (
 )
 from gui.selection import Selection
 from gui.settings import Settings
+from gui.tasks import JobState, JobView
 from gui.theme import Theme
+from gui.training import GradualPruning, TrainingNews
 
 EVERYTHING = Part.MODEL | Part.LAYERS | Part.METRICS | Part.HISTORY | Part.LIMITS | Part.DATA
 METHODS = ("prune-channels", "prune-weights", "quantize")
@@ -196,33 +202,108 @@ def effect_of(edit: Edit) -> Effect:
     return Effect(edit, (), before, {key: value / 2 for key, value in before.items()})
 
 
+class FakeJobs(QObject):
+    """What is under way, as the test says."""
+
+    jobs_changed = Signal()
+    progressed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.views: tuple[JobView, ...] = ()
+
+    def jobs(self) -> tuple[JobView, ...]:
+        return self.views
+
+    def show(self, *partials: object) -> None:
+        """Say that so many jobs run, each with its partial result."""
+        self.views = tuple(
+            JobView(place, "", "", None, 1.0, 1.0, None, JobState.RUNNING, partial)
+            for place, partial in enumerate(partials)
+        )
+        self.progressed.emit()
+
+
+class FakeTraining(QObject):
+    """A training that stands as the test says."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.title = ""
+        self.state: JobState | None = None
+        self.news: TrainingNews | None = None
+        self.ending = ""
+        self.seconds = 0.0
+
+    @property
+    def active(self) -> bool:
+        return self.state is not None
+
+    @property
+    def paused(self) -> bool:
+        return self.state is JobState.PAUSED
+
+    @property
+    def better(self) -> bool:
+        return bool(self.news and self.news.progress and self.news.progress.best)
+
+
 class FakeDocument(QObject):
     """Holds a snapshot, answers previews at once and writes down what it was asked to do."""
 
     changed = Signal(object)
     busy_changed = Signal(bool)
+    tuning_changed = Signal(bool)
     modelling_changed = Signal()
     failed = Signal(object)
     profiled = Signal(object)
     unmeasured = Signal(str, object)
     devices_found = Signal(object)
     counters_found = Signal(object)
+    code_allowed = Signal()
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
         super().__init__()
         self.run_settings = RunSettings()
+        self.jobs = FakeJobs()
         self.snapshot = snapshot
+        self.refusal = ""  # while a training is under way
+        self.training = FakeTraining()
         self.wanted: EnergySettings | None = None  # while energy is modelled under them
         self.calls: list[tuple[str, object]] = []
         self.answer: Callable[[Edit], Effect | EngineError | None] | None = effect_of
+        self.scores: Callable[[PruneChannels | PruneHeads], ChannelScores | EngineError] | None = (
+            None
+        )
+        self.comparing: tuple[Callable[..., None], Callable[..., None]] | None = None
 
     def show(self, snapshot: Snapshot, parts: Part = EVERYTHING) -> None:
         """Commit another snapshot."""
         self.snapshot = snapshot
         self.changed.emit(Change(parts, frozenset(), snapshot))
 
+    def apply_refusal(self) -> str:
+        return self.refusal
+
     def apply(self, edit: Edit) -> None:
         self.calls.append(("apply", edit))
+
+    def tune(self, edit: FineTune) -> None:
+        self.calls.append(("tune", edit))
+
+    def prune_gradually(self, pruning: GradualPruning) -> None:
+        self.calls.append(("prune_gradually", pruning))
+
+    def pause_tuning(self) -> None:
+        self.calls.append(("pause_tuning", None))
+
+    def resume_tuning(self) -> None:
+        self.calls.append(("resume_tuning", None))
+
+    def stop_tuning(self, keep: bool) -> None:
+        self.calls.append(("stop_tuning", keep))
 
     def go_to(self, cursor: int) -> None:
         self.calls.append(("go_to", cursor))
@@ -231,6 +312,24 @@ class FakeDocument(QObject):
         self.calls.append(("preview", edit))
         if self.answer is not None:
             on_effect(self.answer(edit))
+
+    def preview_scores(
+        self,
+        edit: PruneChannels | PruneHeads,
+        on_scores: Callable[[ChannelScores | EngineError | None], None],
+    ) -> None:
+        self.calls.append(("preview_scores", edit))
+        if self.scores is not None:
+            on_scores(self.scores(edit))
+
+    def preview_accuracy(
+        self,
+        edit: Edit,
+        on_comparison: Callable[[Comparison | EngineError | None], None],
+        on_partial: Callable[[Comparison], None],
+    ) -> None:
+        self.calls.append(("preview_accuracy", edit))
+        self.comparing = on_comparison, on_partial
 
     def cancel_preview(self, slot: str) -> None:
         self.calls.append(("cancel_preview", slot))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from PySide6.QtWidgets import QApplication, QLabel, QMenu
 from pytestqt.qtbot import QtBot
 
 from engine import Snapshot
-from gui.actions import ACTIONS, plain_text
+from gui.actions import ACTIONS, Standing, plain_text
 from gui.document import Document
 from gui.jobs import JobRunner
 from gui.main_window import MainWindow
@@ -43,15 +44,25 @@ def test_every_predicate_answers_in_every_situation(
 ) -> None:
     snapshot: Snapshot | None = request.getfixturevalue(name) if name else None
     for spec in ACTIONS:
-        for busy in (False, True):
-            assert spec.enabled(snapshot, busy) in (True, False)
+        for busy, training, better in product((False, True), repeat=3):
+            assert spec.enabled(Standing(snapshot, busy, training, better)) in (True, False)
 
 
 def test_undo_and_redo_follow_the_cursor(base: Snapshot, pruned: Snapshot) -> None:
     enabled = {spec.id: spec.enabled for spec in ACTIONS}
-    assert not enabled["undo"](base, False)
-    assert enabled["undo"](pruned, False)
-    assert not enabled["redo"](pruned, False)
+    assert not enabled["undo"](Standing(base))
+    assert enabled["undo"](Standing(pruned))
+    assert not enabled["redo"](Standing(pruned))
+
+
+def test_a_training_can_be_stopped_and_kept_only_where_there_is_one(base: Snapshot) -> None:
+    enabled = {spec.id: spec.enabled for spec in ACTIONS}
+    keys = ("pause_training", "discard_training", "keep_training")
+    found = [
+        [enabled[key](Standing(base, True, training, better)) for key in keys]
+        for training, better in ((False, False), (True, False), (True, True))
+    ]
+    assert found == [[False, False, False], [True, True, False], [True, True, True]]
 
 
 def test_no_menu_is_empty_and_no_item_dead(window: MainWindow) -> None:

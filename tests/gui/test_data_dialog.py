@@ -35,6 +35,7 @@ from engine import (
 )
 from gui import dialogs
 from gui.dialogs.data import DataDialog
+from gui.jobs import JobRunner
 from gui.models.figures import figure
 from gui.theme import Theme
 from gui.views.figures import FiguresStrip
@@ -57,6 +58,7 @@ class Document(QObject):
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__()
+        self.jobs = JobRunner()
         self.snapshot = snapshot
         self.answer: Any = (RED, BROKEN)
         self.previewed: list[DataRequest] = []

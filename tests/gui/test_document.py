@@ -86,6 +86,13 @@ class Session:
     def preview(self, edit: Edit, job: Job) -> str:
         return self._do("effect", "effect", job)
 
+    def channel_scores(self, edit: Edit, job: Job) -> str:
+        return self._do("scores", "scores", job)
+
+    def preview_accuracy(self, edit: Edit, job: Job) -> str:
+        job.partial = "so far"
+        return self._do("accuracy", "accuracy", job)
+
     def preview_data(self, request: DataRequest, count: int, job: Job) -> str:
         return self._do("samples", "samples", job)
 
@@ -152,6 +159,42 @@ def _unmeasured(session: Session) -> None:
     left = MeasurementTable(one for key, one in table.items() if key != "latency")
     state = replace(session.snapshot.current, table=left)
     session.snapshot = replace(session.snapshot, current=state)
+
+
+def test_accuracy_of_a_draft_comes_in_parts(bench: Bench, session: Session) -> None:
+    bench.open()
+    bench.settle()
+    gate = session.gates["accuracy"] = threading.Event()
+    done: list[Any] = []
+    parts: list[Any] = []
+    bench.document.preview_accuracy(EDIT, done.append, parts.append)
+    bench.qtbot.waitUntil(lambda: parts == ["so far"])
+    assert not done
+    gate.set()
+    bench.settle()
+    assert done == ["accuracy"]
+    assert not bench.document.busy
+
+
+def test_what_is_drafted_gives_way_to_the_next_draft_of_its_kind_alone(
+    bench: Bench, session: Session
+) -> None:
+    bench.open()
+    bench.settle()
+    gate = session.gates["accuracy"] = threading.Event()
+    answers: list[Any] = []
+    bench.document.preview_accuracy(EDIT, lambda _: answers.append("stale"), lambda _: None)
+    assert session.entered.wait(WAIT)
+    bench.document.preview_accuracy(EDIT, answers.append, lambda _: None)
+    bench.document.preview_scores(EDIT, answers.append)
+    gate.set()
+    bench.settle()
+    assert sorted(answers) == ["accuracy", "scores"]
+
+
+def test_code_is_allowed_and_told(bench: Bench) -> None:
+    with bench.qtbot.waitSignal(bench.document.code_allowed):
+        operations.allow_code(bench.document, "no digest of anything")
 
 
 def test_measuring_by_itself_fails_quietly(bench: Bench, session: Session) -> None:

@@ -5,12 +5,19 @@ from typing import Any
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QLabel, QPushButton, QSlider, QToolButton
+from PySide6.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QLabel,
+    QPushButton,
+    QSlider,
+    QSpinBox,
+    QToolButton,
+)
 from pytestqt.qtbot import QtBot
 
 from engine import (
     EDITS,
-    Effect,
     EnergySettings,
     EngineError,
     LayerEnergy,
@@ -25,7 +32,6 @@ from gui.selection import Selection
 from gui.theme import Theme
 from gui.views.edit_form import EditForm
 from gui.views.edit_panel import EditPanel
-from gui.views.effect_view import EffectView
 from gui.views.energy_block import EnergyBlock
 from gui.views.fact_rows import FactRows
 
@@ -114,14 +120,14 @@ def test_the_effect_is_asked_for_again_once_energy_is_modelled_otherwise(
     selection.set([CONV1])
     qtbot.waitUntil(lambda: len(_calls(fake_document, "preview")) == 1)
     fake_document.show(replace(pruned, current=replace(pruned.current)), Part.METRICS)
-    assert panel.findChild(EffectView).isEnabled()  # a latency was measured, say
+    assert panel.findChild(FactRows, "effectTotals").isEnabled()  # a latency was measured, say
     energy = replace(pruned.current.energy, settings=EnergySettings(batch=16))
     fake_document.show(
         replace(pruned, current=replace(pruned.current, energy=energy)), Part.METRICS
     )
-    assert not panel.findChild(EffectView).isEnabled()
+    assert not panel.findChild(FactRows, "effectTotals").isEnabled()
     qtbot.waitUntil(lambda: len(_calls(fake_document, "preview")) == 2)
-    assert panel.findChild(EffectView).isEnabled()
+    assert panel.findChild(FactRows, "effectTotals").isEnabled()
 
 
 def test_a_refusal_is_said_and_cannot_be_applied(
@@ -207,7 +213,7 @@ def test_several_layers_say_for_how_many_it_works(panel: EditPanel, selection: S
 
 def test_impossible_methods_are_off_with_a_reason(panel: EditPanel, selection: Selection) -> None:
     selection.set([FC])
-    button = panel.findChild(QToolButton, "method_prune-channels")
+    button = panel.findChild(QToolButton, "family_channels")
     assert not button.isEnabled()
     assert "Linear" in button.toolTip()
     assert panel.method == "prune-weights"
@@ -232,30 +238,11 @@ def test_nothing_selected_says_what_to_do(panel: EditPanel, fake_document: Any) 
 
 def test_the_seed_shows_only_for_chance(panel: EditPanel, selection: Selection) -> None:
     selection.set([CONV1])
-    seed = panel.form.findChild(QLabel, "") or None
     criterion = panel.form.findChild(QComboBox, "criterion")
-    spin = next(one for one in panel.form.children() if one.objectName() == "seed")
-    assert seed is not None
+    spin = panel.form.findChild(QSpinBox, "seed")
     assert not spin.isVisible()
     criterion.setCurrentIndex(criterion.findData("random"))
     assert spin.isVisible()
-
-
-def test_coupled_layers_are_listed(
-    qtbot: QtBot, panel: EditPanel, selection: Selection, fake_document: Any
-) -> None:
-    from engine import LayerEffect
-
-    coupled = tuple(
-        LayerEffect(LayerId(f"layer{i}"), "coupled", "input channels", 64, 32) for i in range(14)
-    )
-    fake_document.answer = lambda edit: Effect(edit, coupled, {}, {}, ("Saves time.",))
-    selection.set([CONV1])
-    rows = panel.findChild(FactRows, "effectCoupled")
-    qtbot.waitUntil(lambda: bool(rows.facts))
-    assert rows.facts[0].value == "64 → 32"
-    assert rows.facts[-1].name == "and 4 more"
-    assert _text(panel, "effectNotes") == "Saves time."
 
 
 def _facts(panel: EditPanel) -> dict[str, str]:

@@ -56,6 +56,42 @@ def test_figures_compare_with_the_base(pruned: Snapshot) -> None:
     assert energy.verdict == "better"
 
 
+def test_accuracy_is_shown_as_it_comes_in(
+    strip: FiguresStrip, fake_document: Any, pruned: Snapshot
+) -> None:
+    card = strip.card("accuracy")
+    fake_document.jobs.show(None, Quantity(0.93, 0.90, 0.96))
+    assert card.figure is not None
+    assert (card.figure.value, card.figure.why) == ("93.0 % ±3.0", "so far")
+    assert card.figure.change == ""
+    base: Any = card.findChild(QLabel, "figureBase")
+    assert base.text() == "so far"
+    fake_document.jobs.show(Quantity(0.95, 0.94, 0.96))
+    assert card.figure.value == "95.0 % ±1.0"
+    fake_document.show(_without(fake_document.snapshot, "accuracy"))
+    assert card.figure.why != "so far"  # the base's accuracy comes first
+    fake_document.show(pruned)
+    fake_document.jobs.show()  # it has ended
+    assert card.figure.value == "97.7 % ±1.0"
+    assert strip.card("energy").figure.value == "1.44 µJ"
+
+
+def test_accuracy_before_recovery_is_labelled_so(
+    strip: FiguresStrip, fake_document: Any, pruned: Snapshot
+) -> None:
+    card = strip.card("accuracy")
+    badge: Any = card.findChild(QLabel, "figureBadge")
+    assert not badge.isVisible()
+    entry = replace(pruned.history[0], before_recovery=True)
+    fake_document.show(replace(pruned, history=(entry,)))
+    assert badge.isVisible()
+    assert badge.text() == "before recovery"
+    assert card.figure is not None
+    assert "not recovered since" in card.figure.tooltip
+    fake_document.show(replace(pruned, history=(entry,), cursor=0))
+    assert not badge.isVisible()
+
+
 def test_intervals_that_overlap_have_no_order(pruned: Snapshot) -> None:
     metric = METRICS["accuracy"]
     assert figure(pruned, metric).change.startswith("▼")

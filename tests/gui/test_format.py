@@ -1,6 +1,7 @@
 """Numbers as text: laws over all numbers, and the forms that people see."""
 
 import math
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -8,13 +9,23 @@ from hypothesis import strategies as st
 
 from engine import (
     METRICS,
+    ROOT,
+    Edit,
+    Factorize,
+    FineTune,
+    FoldNorms,
     InputSpec,
     LayerId,
     Limit,
+    MaskWeights,
+    PruneByMethod,
     PruneChannels,
+    PruneHeads,
     PruneWeights,
     Quantity,
     Quantize,
+    RecalibrateNorms,
+    RemoveBlocks,
 )
 from gui import format as fmt
 
@@ -120,6 +131,62 @@ def test_edits_in_words() -> None:
         == "Prune 12.5 % of weights of 2 layers (random)"
     )
     assert fmt.edit_text(Quantize((one, two))) == "Quantize 2 layers to int8"
+
+
+ONE, TWO = (LayerId("head.fc"),), (LayerId("head.fc"), LayerId("stem.conv"))
+
+
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (
+            PruneChannels(TWO, 0.3, "bn-scale", "energy"),
+            "Prune 30 % of channels of 2 layers (batch-norm scale, by energy)",
+        ),
+        (PruneChannels(ONE, 0.3, channels=(1, 4)), "Prune 2 picked channels of head.fc"),
+        (PruneHeads(ONE, 0.25), "Prune 25 % of heads of head.fc (L2)"),
+        (PruneHeads(ONE, 0.25, heads=(0,)), "Prune 1 picked heads of head.fc"),
+        (RemoveBlocks(ONE), "Remove block head.fc"),
+        (RemoveBlocks(TWO), "Remove 2 blocks"),
+        (
+            PruneWeights(TWO, 0.5, "wanda", "global"),
+            "Prune 50 % of weights of 2 layers (Wanda, one ranking)",
+        ),
+        (PruneWeights(ONE, 0.5, keep=2, of=4), "Prune weights of head.fc to 2:4 (L1)"),
+        (
+            MaskWeights(ONE, "/home/a/masks/b.npz"),
+            "Zero weights of head.fc by the mask masks/b.npz",
+        ),
+        (
+            PruneByMethod(ONE, "own.py:Mine\n", 0.2),
+            "Prune 20 % of weights of head.fc (own.py:Mine\\n)",
+        ),
+        (Factorize(ONE, 0.6), "Factorize head.fc for 60 % fewer parameters"),
+        (
+            Factorize(ONE, 0.6, "spatial"),
+            "Factorize head.fc for 60 % fewer parameters, column and row",
+        ),
+        (FoldNorms(TWO), "Fold batch norms into 2 layers"),
+        (RecalibrateNorms((ROOT,)), "Recalibrate batch norms (1024 samples)"),
+        (RecalibrateNorms(ONE, 64), "Recalibrate batch norms of head.fc (64 samples)"),
+        (FineTune((ROOT,), 1), "Fine-tune for 1 epoch"),
+        (FineTune(ONE, 5, distillation=0.5), "Fine-tune head.fc for 5 epochs, with distillation"),
+    ],
+)
+def test_every_kind_of_edit_has_its_words(edit: Edit, text: str) -> None:
+    assert fmt.edit_text(edit) == text
+
+
+def test_criteria_are_named_as_the_field_does() -> None:
+    kinds = (PruneChannels, PruneWeights, PruneHeads)
+    names = [
+        fmt.criterion_name(one)
+        for kind in kinds
+        for one in get_args(get_type_hints(kind)["criterion"])
+    ]
+    assert set(names) == {
+        "L1", "L2", "batch-norm scale", "FPGM", "Taylor", "activation", "LAMP", "Wanda", "random",
+    }  # fmt: skip
 
 
 def test_limits_in_words() -> None:

@@ -2,13 +2,16 @@
 
 import re
 import tomllib
+from typing import get_args
 
 import pytest
 from PySide6.QtWidgets import QDialog, QTextBrowser, QWidget
 from pytestqt.qtbot import QtBot
 
-from engine import check_hardware, hardware_fields, list_hardware, resource
+from engine import Spread, check_hardware, hardware_fields, list_hardware, resource
 from gui import help_dialogs
+from gui.models.edit_fields import edit_fields
+from gui.models.edit_words import choice_words, family_words
 
 
 @pytest.fixture
@@ -36,6 +39,25 @@ def test_the_page_on_energy_names_all_hardware(parent: QWidget) -> None:
     assert shipped
     for name in (*shipped, "clock and control power", "not modelled", "RAPL", "NVML", "CO₂"):
         assert name in text
+    assert "|" not in text, "the tables were understood as such"
+    dialog.close()
+
+
+def test_the_page_on_pruning_names_what_the_panel_offers(parent: QWidget) -> None:
+    help_dialogs.show_pruning(parent)
+    dialog = parent.findChild(QDialog, "pruning")
+    text = dialog.findChild(QTextBrowser, "pruning_page").toPlainText()
+    families = [title for title, _ in family_words(str).values()]
+    criteria = [
+        choice_words("criterion", choice, method, str)[0]
+        for method in ("prune-channels", "prune-weights", "prune-heads")
+        for field in edit_fields(method)
+        if field.name == "criterion"
+        for choice in field.choices
+    ]
+    spreads = [choice_words("spread", one, "prune-channels", str)[0] for one in get_args(Spread)]
+    for name in (*families, *criteria, *spreads, "McNemar", "2:4", "before recovery", "resnet50"):
+        assert name in text, name
     assert "|" not in text, "the tables were understood as such"
     dialog.close()
 

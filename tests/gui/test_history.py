@@ -29,6 +29,14 @@ def model(qapp: object, longer: Snapshot) -> HistoryModel:
     return model
 
 
+def test_an_accuracy_before_recovery_says_so(longer: Snapshot) -> None:
+    pruned, quantized = longer.history
+    model = HistoryModel()
+    model.set_snapshot(replace(longer, history=(replace(pruned, before_recovery=True), quantized)))
+    figures = [model.index(row).data(HistoryRole.FIGURES) for row in range(3)]
+    assert ["before recovery" in text for text in figures] == [False, True, False]
+
+
 @pytest.fixture
 def view(qtbot: QtBot, fake_document: Any, longer: Snapshot, theme: Theme) -> HistoryView:
     fake_document.snapshot = longer

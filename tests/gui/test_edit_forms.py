@@ -1,0 +1,246 @@
+"""Forms out of the fields of edits: what they show, what has no use, what they give back."""
+
+from typing import Any
+
+import pytest
+from PySide6.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QLabel,
+    QLineEdit,
+    QSpinBox,
+    QToolButton,
+    QWidget,
+)
+from pytestqt.qtbot import QtBot
+
+from engine import (
+    EDITS,
+    LayerId,
+    MaskWeights,
+    PruneByMethod,
+    PruneChannels,
+    PruneHeads,
+    PruneWeights,
+)
+from gui.models.edit_fields import Selected, edit_fields, useful_fields
+from gui.models.edit_words import FAMILIES, choice_words, family_of, field_words
+from gui.views.edit_form import EditForm, EditForms
+from gui.views.edit_inputs import FileInput, JsonInput, PatternInput, is_object
+
+ONE = (LayerId("conv"),)
+TWO = (LayerId("conv"), LayerId("fc"))
+
+FILLED: dict[str, dict[str, Any]] = {
+    "prune-channels": {"ratio": 0.125, "criterion": "taylor", "multiple": 16, "samples": 32},
+    "prune-heads": {"ratio": 0.75, "criterion": "random", "seed": 7},
+    "prune-weights": {"ratio": 0.9, "criterion": "wanda", "samples": 64},
+    "mask-weights": {"path": "/masks/a.npz"},
+    "prune-by-method": {"method": "own.py:Mine", "amount": 0.2, "arguments": '{"dim": 1}'},
+    "factorize": {"ratio": 0.6, "form": "spatial"},
+    "quantize": {"calibration_samples": 12},
+    "recalibrate-norms": {"samples": 5},
+    "fine-tune": {"epochs": 2, "learning_rate": 0.005, "distillation": 0.5, "device": "cuda"},
+}
+
+
+@pytest.mark.parametrize("method", sorted(EDITS))
+def test_a_form_gives_back_what_it_is_filled_with(qtbot: QtBot, method: str) -> None:
+    form = EditForm(EDITS[method][0])
+    qtbot.addWidget(form)
+    form.set_values({**form.values, **FILLED.get(method, {})})
+    edit = form.edit(ONE)
+    assert edit.layers == ONE
+    for name, value in FILLED.get(method, {}).items():
+        assert getattr(edit, name) == value, name
+    again = EditForm(EDITS[method][0])
+    qtbot.addWidget(again)
+    again.set_values(form.values)
+    assert again.edit(ONE) == edit
+
+
+@pytest.mark.parametrize("method", [one for methods in FAMILIES.values() for one in methods])
+def test_every_field_and_choice_of_the_panel_has_words(method: str) -> None:
+    words = field_words(method, str)
+    for field in edit_fields(method):
+        if field.kind == "picked" or field.name in ("keep", "of"):
+            continue
+        assert words[field.name][1], field.name
+        for choice in field.choices:
+            title, tip = choice_words(field.name, choice, method, str)
+            assert title != str(choice), choice
+            assert tip, choice
+
+
+ALONE = Selected()
+
+
+def _useful(kind: str, selected: Selected = ALONE, **values: Any) -> set[str]:
+    return set(useful_fields(kind, values, selected))
+
+
+def test_only_what_changes_the_edit_has_a_use() -> None:
+    assert _useful("prune-channels", criterion="l2") == {"ratio", "criterion", "multiple"}
+    assert "seed" in _useful("prune-channels", criterion="random")
+    assert "samples" in _useful("prune-channels", criterion="activation")
+    assert "spread" in _useful("prune-channels", Selected(layers=2), criterion="l1")
+    by_hand = _useful("prune-channels", Selected(by_hand=True), criterion="taylor")
+    assert by_hand == {"criterion", "samples", "channels"}
+    assert "ratio" not in _useful("prune-weights", criterion="l1", of=4)
+    assert _useful("factorize") == {"ratio", "form"}
+    assert _useful("factorize", Selected(spatial=False)) == {"ratio"}
+    assert _useful("quantize") == {"calibration_samples"}
+    assert not _useful("fold-norms") | _useful("remove-blocks")
+    assert "seed" not in _useful("prune-by-method", method="L1Unstructured")
+    assert "seed" in _useful("prune-by-method", method="own.py:Mine")
+
+
+def test_what_has_no_use_does_not_get_into_the_edit(qtbot: QtBot) -> None:
+    form = EditForm(PruneChannels)
+    qtbot.addWidget(form)
+    filled = {"ratio": 0.5, "criterion": "random", "seed": 9, "spread": "energy", "multiple": 4}
+    form.set_values({**form.values, **filled})
+    form.set_layers(2, spatial=True)
+    assert form.edit(TWO) == PruneChannels(TWO, 0.5, "random", "energy", 4, seed=9)
+    form.set_layers(1, spatial=True)
+    form.set_values({**form.values, "criterion": "l1"})
+    assert form.edit(ONE) == PruneChannels(ONE, 0.5, "l1", "layer", 4)
+
+
+def test_by_energy_the_amount_is_what_is_saved(qtbot: QtBot) -> None:
+    form = EditForm(PruneChannels)
+    qtbot.addWidget(form)
+    titles = [label.text() for label in form.findChildren(QLabel)]
+    assert "Amount" in titles
+    form.set_layers(2, spatial=True)
+    form.set_values({**form.values, "spread": "energy"})
+    titles = [label.text() for label in form.findChildren(QLabel)]
+    assert "Energy saved" in titles
+    assert "Amount" not in titles
+
+
+def test_channels_picked_by_hand_take_the_place_of_the_amount(qtbot: QtBot) -> None:
+    form = EditForm(PruneChannels)
+    qtbot.addWidget(form)
+    form.show()
+    ratio: Any = form.findChild(QWidget, "ratio")
+    assert ratio.isVisible()
+    form.set_picked((3, 5))
+    assert not ratio.isVisible()
+    assert form.edit(ONE) == PruneChannels(ONE, 0.3, channels=(3, 5))
+    assert not form.lack
+    form.set_picked(())
+    assert form.lack
+    form.set_picked(None)
+    assert ratio.isVisible()
+    assert form.edit(ONE) == PruneChannels(ONE, 0.3)
+
+
+def test_heads_are_picked_likewise(qtbot: QtBot) -> None:
+    form = EditForm(PruneHeads)
+    qtbot.addWidget(form)
+    form.set_picked((1,))
+    assert form.edit(ONE) == PruneHeads(ONE, 0.25, heads=(1,))
+
+
+@pytest.mark.parametrize("pattern", [(0, 0), (2, 4), (1, 4), (3, 16)])
+def test_a_pattern_is_chosen_or_ones_own(qtbot: QtBot, pattern: tuple[int, int]) -> None:
+    form = EditForm(PruneWeights)
+    qtbot.addWidget(form)
+    form.show()
+    form.set_values({**form.values, "keep": pattern[0], "of": pattern[1]})
+    edit: Any = form.edit(ONE)
+    assert (edit.keep, edit.of) == pattern
+    shown: Any = form.findChild(QWidget, "ratio")
+    assert shown.isVisible() == (pattern == (0, 0))
+    own: Any = form.findChild(QSpinBox, "keep")
+    assert own.isVisible() == (pattern == (3, 16))
+
+
+def test_a_pattern_of_ones_own_can_be_typed(qtbot: QtBot) -> None:
+    pattern = PatternInput()
+    qtbot.addWidget(pattern)
+    combo: Any = pattern.findChild(QComboBox, "pattern")
+    combo.setCurrentIndex(combo.count() - 1)
+    keep: Any = pattern.findChild(QSpinBox, "keep")
+    with qtbot.waitSignal(pattern.changed):
+        keep.setValue(5)
+    assert pattern.read() == (5, 8)
+
+
+def test_a_mask_is_lacking_until_its_file_is_chosen(qtbot: QtBot) -> None:
+    form = EditForm(MaskWeights)
+    qtbot.addWidget(form)
+    assert form.lack
+    browse: Any = form.findChild(QToolButton, "path_browse")
+    browse.click()
+    dialog: Any = form.findChild(FileInput).window().findChild(QFileDialog)
+    dialog.fileSelected.emit("/masks/<b>.npz")
+    dialog.close()
+    assert not form.lack
+    assert form.edit(ONE) == MaskWeights(ONE, "/masks/<b>.npz")
+
+
+def test_a_method_is_named_with_its_arguments(qtbot: QtBot) -> None:
+    form = EditForm(PruneByMethod)
+    qtbot.addWidget(form)
+    method: Any = form.findChild(QComboBox, "method")
+    method.setEditText("LnStructured")
+    arguments: Any = form.findChild(QLineEdit, "arguments")
+    arguments.setText('{"n": 2, "dim": 0}')
+    assert form.edit(ONE) == PruneByMethod(ONE, "LnStructured", 0.5, '{"n": 2, "dim": 0}')
+    assert not form.lack
+    arguments.setText('{"n": ')
+    assert arguments.property("invalid")
+    assert form.lack
+    arguments.setText("")
+    assert not arguments.property("invalid")
+    method.setEditText(" ")
+    assert form.lack
+
+
+def test_arguments_are_an_object() -> None:
+    assert is_object("{}")
+    assert not is_object("[1]")
+    assert not is_object("{'n': 2}")
+
+
+def test_a_criterion_unknown_to_the_form_is_shown_all_the_same(qtbot: QtBot) -> None:
+    form = EditForm(PruneChannels)
+    qtbot.addWidget(form)
+    form.set_values({**form.values, "multiple": 6})
+    assert form.edit(ONE) == PruneChannels(ONE, 0.3, multiple=6)
+
+
+def test_the_ways_of_a_family_lead_to_each_other(qtbot: QtBot) -> None:
+    forms = EditForms()
+    qtbot.addWidget(forms)
+    way: Any = forms.form("prune-weights").findChild(QComboBox, "way")
+    with qtbot.waitSignal(forms.way_wanted) as wanted:
+        way.setCurrentIndex(way.findData("mask-weights"))
+    assert wanted.args == ["mask-weights"]
+    assert way.currentData() == "prune-weights"
+    assert forms.form("quantize").findChild(QComboBox, "way") is None
+
+
+def test_every_kind_for_single_layers_is_in_one_family() -> None:
+    from engine import RECOVERING
+
+    wanted = sorted(name for name, (kind, _) in EDITS.items() if kind not in RECOVERING)
+    assert sorted(method for methods in FAMILIES.values() for method in methods) == wanted
+    assert family_of("mask-weights") == "weights"
+
+
+def test_the_bounds_of_a_field_follow_its_annotation() -> None:
+    by_name = {field.name: field for field in edit_fields("prune-channels")}
+    assert by_name["ratio"].open_end
+    assert by_name["samples"].least == 1
+    assert not {field.name: field for field in edit_fields("prune-weights")}["ratio"].open_end
+    assert [field.name for field in edit_fields("quantize")] == ["calibration_samples"]
+    assert by_name["criterion"].choices[:2] == ("l1", "l2")
+
+
+def test_json_is_empty_where_nothing_is_typed(qtbot: QtBot) -> None:
+    field = JsonInput("arguments")
+    qtbot.addWidget(field)
+    assert field.read() == "{}"
