@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engine.costs import model_costs as model_costs
     from engine.edits import EDITS as EDITS
     from engine.edits import RECOVERING as RECOVERING
+    from engine.edits import TORCH_METHODS as TORCH_METHODS
     from engine.edits import Edit as Edit
     from engine.edits import Factorize as Factorize
     from engine.edits import FineTune as FineTune
@@ -91,6 +92,9 @@ if TYPE_CHECKING:
     from engine.profiles import SourceLine as SourceLine
     from engine.profiling.devices import devices as devices
     from engine.profiling.energy import energy_counters as energy_counters
+    from engine.recovery.schedules import ScheduleKind as ScheduleKind
+    from engine.recovery.schedules import schedule as schedule
+    from engine.recovery.tuning import Tuning as Tuning
     from engine.requests import DTYPES as DTYPES
     from engine.requests import METRIC_NAMES as METRIC_NAMES
     from engine.requests import Candidate as Candidate
@@ -104,6 +108,7 @@ if TYPE_CHECKING:
     from engine.session import open_model as open_model
     from engine.sources.catalogue import catalogue_entries as catalogue_entries
     from engine.state import Change as Change
+    from engine.state import ChannelScores as ChannelScores
     from engine.state import Comparison as Comparison
     from engine.state import DataInfo as DataInfo
     from engine.state import Effect as Effect
@@ -118,13 +123,15 @@ if TYPE_CHECKING:
     from engine.state import Snapshot as Snapshot
     from engine.state import TuningProgress as TuningProgress
     from engine.user_code import FunctionName as FunctionName
+    from engine.user_code import allow_here as allow_here
 
 _PUBLIC = {
     "engine.costs": ("model_costs",),
     "engine.sources.catalogue": ("catalogue_entries",),
     "engine.child": ("run_application", "run_in_child"),
     "engine.edits": (
-        "EDITS", "RECOVERING", "Edit", "Factorize", "FineTune", "FoldNorms", "MaskWeights",
+        "EDITS", "RECOVERING", "TORCH_METHODS", "Edit", "Factorize", "FineTune", "FoldNorms",
+        "MaskWeights",
         "PruneByMethod", "PruneChannels", "PruneHeads", "PruneWeights", "Quantize",
         "RecalibrateNorms", "RemoveBlocks", "Spread", "edit_name",
     ),
@@ -159,16 +166,19 @@ _PUBLIC = {
     ),
     "engine.profiling.devices": ("devices",),
     "engine.profiling.energy": ("energy_counters",),
+    "engine.recovery.schedules": ("ScheduleKind", "schedule"),
+    "engine.recovery.tuning": ("Tuning",),
     "engine.requests": (
         "DTYPES", "METRIC_NAMES", "Candidate", "DataRequest", "InputSpec", "OpenRequest",
         "Preprocessing", "RunSettings",
     ),
     "engine.state": (
-        "Change", "Comparison", "DataInfo", "Effect", "ExportReport", "HistoryEntry",
+        "Change", "ChannelScores", "Comparison", "DataInfo", "Effect", "ExportReport",
+        "HistoryEntry",
         "LayerEffect", "LimitStatus", "ModelInfo", "ModelState", "Part", "SamplePreview",
         "Snapshot", "TuningProgress",
     ),
-    "engine.user_code": ("FunctionName",),
+    "engine.user_code": ("FunctionName", "allow_here"),
 }  # fmt: skip
 _WHERE = {name: module for module, names in _PUBLIC.items() for name in names}
 

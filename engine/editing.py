@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from engine.datasets import DataSet
-from engine.edits import HANDLERS, AppliedEdit, Edit, edit_name
+from engine.edits import HANDLERS, ON_SHAPES, RECOVERING, AppliedEdit, Edit, edit_name
 from engine.errors import EditRefused, ForwardFailed
-from engine.integer_layers import Folded, is_quantized
+from engine.integer_layers import is_quantized
 from engine.job import Job
 from engine.layers import Layer, LayerId, LayerTree
 from engine.lazy import resolve
+from engine.pruned_layers import StandIn, channels_of, note_of
 from engine.sharing import share, tensors_of
 from engine.state import LayerEffect
 from engine.tracing import Trace, batch_of, layer_tree, trace
@@ -80,6 +81,9 @@ class Handler(Protocol):
     Attributes:
         spares_outputs: whether it leaves layers that put out the model's result alone, unless
             they are named.
+
+    A handler that needs more than the layer may have ``fits(layer, model, seen)`` as well: whether
+    the edit can be applied where the layer stands in the model, as the trace shows it.
     """
 
     spares_outputs: bool
@@ -105,12 +109,12 @@ class Handler(Protocol):
 
 def handler_of(edit: Edit) -> Handler:
     """The handler of an edit's kind."""
-    return _handler(type(edit))
+    return _handler(HANDLERS[type(edit)])
 
 
 @cache
-def _handler(kind: type[Edit]) -> Handler:
-    handler: Handler = resolve(HANDLERS[kind])()
+def _handler(name: str) -> Handler:
+    handler: Handler = resolve(name)()
     return handler
 
 
@@ -140,20 +144,23 @@ def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
     return ", ".join("×".join(map(str, shape)) for shape in shapes)
 
 
-def methods_of(module: nn.Module, is_output: bool) -> tuple[str, ...]:
-    """Names of the edits that a selection offers for that layer as it stands.
-
-    Args:
-        is_output: whether the layer's channels are the model's outputs.
-    """
-    if any(one.is_meta for one in module.parameters(recurse=False)):
-        return ()  # an edit needs weights to choose among
-    handlers = {edit_name(kind): _handler(kind) for kind in HANDLERS}
+def methods_of(module: nn.Module, layer: LayerId, model: nn.Module, seen: Trace) -> tuple[str, ...]:
+    """Names of the edits that a selection offers for that layer as it stands."""
+    is_output = layer in seen.output_layers
+    is_meta = any(one.is_meta for one in module.parameters(recurse=False))
+    kinds = ON_SHAPES if is_meta else HANDLERS.keys() - RECOVERING
+    handlers = {edit_name(kind): _handler(HANDLERS[kind]) for kind in HANDLERS if kind in kinds}
     return tuple(
         name
         for name, handler in handlers.items()
-        if handler.applies(module) and not (is_output and handler.spares_outputs)
+        if handler.applies(module)
+        and not (is_output and handler.spares_outputs)
+        and getattr(handler, "fits", _anywhere)(layer, model, seen)
     )
+
+
+def _anywhere(_layer: LayerId, _model: nn.Module, _seen: Trace) -> bool:
+    return True
 
 
 def look_at(model: nn.Module, inputs: tuple[Tensor, ...], data: DataSet | None = None) -> Subject:
@@ -162,8 +169,8 @@ def look_at(model: nn.Module, inputs: tuple[Tensor, ...], data: DataSet | None =
     counted: set[int] = set()
 
     def describe(module: nn.Module, layer: Layer) -> Layer:
-        is_output = layer.id in seen.output_layers
-        return replace(_described(module, layer, counted), methods=methods_of(module, is_output))
+        methods = methods_of(module, layer.id, model, seen)
+        return replace(_described(module, layer, counted), methods=methods)
 
     tree = layer_tree(model, seen.output_shapes, describe)
     return Subject(model, inputs, seen, tree, data)
@@ -189,21 +196,13 @@ def _described(module: nn.Module, layer: Layer, counted: set[int]) -> Layer:
         zeros=sum(_zeros(one) for one in own if one.dim() > 1),
         weight_bits=weight.dtype.itemsize * 8 if isinstance(weight, Tensor) else None,
         activation_bits=8 if quantized else None,
-        channels=_channels(module),
-        note=f"folded into {module.into}" if isinstance(module, Folded) else "",
+        channels=channels_of(module),
+        note=note_of(module),
     )
 
 
 def _is_ours(module: nn.Module) -> bool:
-    return is_quantized(module) or isinstance(module, Folded)
-
-
-def _channels(module: nn.Module) -> int | None:
-    for name in ("out_channels", "out_features", "num_features"):
-        value = getattr(module, name, None)
-        if isinstance(value, int):
-            return value
-    return None
+    return is_quantized(module) or isinstance(module, StandIn)
 
 
 def weight_zeros(model: nn.Module) -> dict[str, float]:

@@ -7,7 +7,9 @@ what is read from a file; what a user asks for is judged, in words, by the handl
 """
 
 import hashlib
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, TypeAlias
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
@@ -51,13 +53,16 @@ class PruneChannels:
 
     Attributes:
         layers: convolutions or linear layers.
-        ratio: share of the layers' output channels to remove, 0 to below 1.
+        ratio: share of the layers' output channels to remove, 0 to below 1; with ``spread`` by
+            energy the share to save of the modelled energy of the layers and what is coupled to
+            them.
         criterion: which channels go first, judged over the coupled group: least L1 or L2 norm
             (Li et al., 2017); batch norm's scale (Liu et al., 2017); distance to the geometric
             median (FPGM, He et al., 2019); first-order Taylor (Molchanov et al., 2019); mean
             magnitude of the activation; LAMP (Lee et al., 2021); or random.
-        spread: how the ratio is spread over the layers.
-        multiple: widths are rounded to a multiple of it, where enough channels are there; 1: any.
+        spread: how the ratio is spread over the layers; channels that are coupled count once.
+        multiple: widths are rounded to a multiple of it, the nearest; layers narrower than two
+            multiples take any width; 1: all do.
         channels: output channels picked by hand, of the one layer; ``ratio`` then says nothing.
         samples: training samples for ``taylor`` and ``activation``.
         seed: for ``random``.
@@ -96,9 +101,14 @@ class ChannelSlice:
 
 @dataclass(frozen=True)
 class ChannelsRemoved:
-    """Decision of :class:`PruneChannels`: every slice of the coupled groups."""
+    """Decision of :class:`PruneChannels`: every slice of the coupled groups.
+
+    Attributes:
+        told: how the amount was met, in plain sentences.
+    """
 
     slices: tuple[ChannelSlice, ...]
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,9 +120,10 @@ class PruneWeights:
             pattern it follows from that.
         criterion: least magnitude first (``l1``) or square (``l2``, which ranks alike), first-order
             Taylor, Wanda (weight times norm of the input, Sun et al., 2024), or random.
-        spread: how the ratio is spread over the layers.
-        keep, of: of every ``of`` weights in a row along the input ``keep`` stay, such as 2 of 4;
-            0: no pattern.
+        spread: how the ratio is spread over the layers. Wanda compares within each output, so
+            that each has the layer's share; with ``global`` all weights are in one ranking.
+        keep, of: of every ``of`` weights in a row along the input channels at most ``keep`` stay,
+            such as 2 of 4; 0: no pattern.
         samples: training samples for ``taylor`` and ``wanda``.
         seed: for ``random``.
     """
@@ -132,7 +143,8 @@ class MaskWeights:
     """Zero the weights that a mask in a file says.
 
     Attributes:
-        path: a file of masks by layer or parameter, 0 where a weight goes.
+        path: a file of masks, 0 where a weight goes and 1 where it stays, each under the name of
+            the layer, of its parameter, or of that with ``_mask``.
     """
 
     layers: tuple[LayerId, ...]
@@ -144,24 +156,35 @@ class PruneByMethod:
     """Zero weights by a pruning method of ``torch.nn.utils.prune``, or a subclass of its own.
 
     Attributes:
-        method: ``L1Unstructured``, … of torch, or ``file.py:Class`` and ``package.module:Class``.
-        amount: what the method takes as such.
-        arguments: its other arguments, as JSON.
+        method: one of :data:`TORCH_METHODS`, or ``file.py:Class`` and ``package.module:Class``.
+        amount: what the method takes as such, if it takes one.
+        arguments: its other arguments, a JSON object.
+        seed: of torch's random numbers while it runs.
     """
 
     layers: tuple[LayerId, ...]
     method: str
     amount: Share
     arguments: str = "{}"
+    seed: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WeightMask:
-    """Which weights of a layer stay: one bit each, row-major, as ``numpy.packbits`` writes them."""
+    """Which weights of a layer stay: one bit each, row-major, as ``numpy.packbits`` writes them.
+
+    Attributes:
+        parameter: the layer's own name of the tensor.
+    """
 
     layer: LayerId
     shape: tuple[Annotated[int, Gt(0)], ...]
     kept: bytes
+    parameter: str = "weight"
+
+    def __repr__(self) -> str:  # as of StoredTensor
+        digest = hashlib.sha256(self.kept).hexdigest()
+        return f"WeightMask({self.layer!r}, {self.shape}, {self.parameter!r}, sha256={digest})"
 
 
 @dataclass(frozen=True)
@@ -241,7 +264,8 @@ class LayerFactors:
     """The two factors of one layer: its children ``first`` and ``second`` from then on.
 
     Attributes:
-        tensors: named ``first.weight``, ``second.weight`` and ``second.bias``.
+        tensors: ``first.weight`` and ``second.weight``; the bias stays as it is. Empty in a draft,
+            whose factors have shapes alone.
     """
 
     layer: LayerId
@@ -293,7 +317,7 @@ class FineTune:
         schedule: of the learning rate: from its value down to 0 along a cosine, or constant.
         distillation: share of the loss that follows the base model's outputs (Hinton et al.,
             2015), 0 to 1, at ``temperature``.
-        samples: of the training split, the first so many; 0: all.
+        samples: of the training split, so many, evenly spread; 0: all.
         device: torch's name of where it is done.
     """
 
@@ -420,8 +444,53 @@ HANDLERS: dict[type[Edit], str] = {
 }
 """Request -> handler, as a lazy name: handlers import torch."""
 
+ON_SHAPES: frozenset[type[Edit]] = frozenset({PruneChannels, PruneHeads, FoldNorms})
+"""Edits that can be decided for a model that has shapes and no weights, some of them in some
+ways alone; see :func:`reads_weights`."""
+
+TORCH_METHODS = (
+    "L1Unstructured", "RandomUnstructured", "LnStructured", "RandomStructured", "Identity",
+)  # fmt: skip
+"""Methods of ``torch.nn.utils.prune`` that :class:`PruneByMethod` knows by name."""
+
 RECOVERING: frozenset[type[Edit]] = frozenset({RecalibrateNorms, FineTune})
 """Edits that win accuracy back; they are asked for beside the layers, not of a selection."""
+
+
+PRUNING: frozenset[type[Edit]] = frozenset(
+    {PruneChannels, PruneHeads, RemoveBlocks, PruneWeights, MaskWeights, PruneByMethod, Factorize}
+)
+"""Edits that cost accuracy which recovery wins back."""
+
+
+def before_recovery(edits: Sequence[Edit]) -> bool:
+    """Whether something was pruned and nothing has recovered it since: what is measured then is
+    not yet what the pruned model can do.
+    """
+    last = next((type(one) for one in reversed(edits) if type(one) in PRUNING | RECOVERING), None)
+    return last in PRUNING
+
+
+def reads_weights(edit: Edit) -> bool:
+    """Whether the values of weights decide the edit; else their shapes do."""
+    if isinstance(edit, PruneChannels):
+        return edit.criterion != "random" and not edit.channels
+    if isinstance(edit, PruneHeads):
+        return edit.criterion != "random" and not edit.heads
+    return type(edit) not in ON_SHAPES
+
+
+def without_folders(edit: Edit) -> Edit:
+    """The edit with files by their names alone: folders are nobody else's business."""
+    if isinstance(edit, MaskWeights):
+        return replace(edit, path=_file_name(edit.path))
+    if isinstance(edit, PruneByMethod):
+        return replace(edit, method=_file_name(edit.method))
+    return edit
+
+
+def _file_name(path: str) -> str:
+    return re.split(r"[/\\]", path)[-1]
 
 
 def edit_name(edit: Edit | type[Edit]) -> str:

@@ -12,12 +12,26 @@ from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Literal
+from weakref import WeakKeyDictionary
 
-import torch
+from torch import nn
 
 from engine.datasets import DataSet, load_data, preview
 from engine.editing import Subject, carried_out, handler_of, look_at, weight_zeros
-from engine.edits import AppliedEdit, Edit
+from engine.edits import (
+    ON_SHAPES,
+    AppliedEdit,
+    Edit,
+    FineTune,
+    MaskWeights,
+    PruneByMethod,
+    PruneChannels,
+    PruneHeads,
+    Retrained,
+    before_recovery,
+    reads_weights,
+    without_folders,
+)
 from engine.energy.describing import DescriptionReport, describe, save_description
 from engine.energy.estimates import EnergyEstimate, EnergySettings
 from engine.energy.model import estimate
@@ -32,10 +46,10 @@ from engine.errors import (
     RecipeMismatch,
     is_out_of_memory,
 )
-from engine.evaluate import evaluate
+from engine.evaluate import Evaluator
 from engine.export.checkpoint import export_checkpoint
-from engine.job import Job
-from engine.layers import LayerId
+from engine.job import Cancelled, Job
+from engine.layers import LayerId, LayerTree
 from engine.lazy import resolve
 from engine.metrics import (
     ACCURACY,
@@ -62,13 +76,25 @@ from engine.profiling.roofline import profile_roofline
 from engine.profiling.running import AS_IT_IS
 from engine.profiling.source_lines import profile_lines
 from engine.profiling.zeros import measure_zeros
+from engine.pruning.importance import channel_scores
 from engine.recipe import Recipe, read_recipe, write_recipe
+from engine.recovery.schedules import (
+    Scheduled,
+    ScheduleKind,
+    ratio_of_left,
+    schedule,
+    shares,
+)
+from engine.recovery.tuning import Tuning
 from engine.requests import DataRequest, OpenRequest, RunSettings
-from engine.sharing import tensors_of, unshared_bytes
+from engine.scoring import mcnemar
+from engine.sharing import fingerprint, tensors_of, unshared_bytes
 from engine.sources.opened import OpenedModel
 from engine.sources.opening import open_source
 from engine.state import (
     Change,
+    ChannelScores,
+    Comparison,
     DataInfo,
     Effect,
     ExportReport,
@@ -84,6 +110,9 @@ from engine.state import (
 Format = Literal["checkpoint", "program"]
 Values = Mapping[OperatorKey, tuple[float, ...]]
 _BASE_ID = "base"
+_OF_FILES = (MaskWeights, PruneByMethod)
+"""Edits that read a file of the user's, which may change."""
+_MOST_TRIED = 2
 _HELD_SHAPES = {"shapes": "those of the sample input, as they depend on data"}
 MOST_SAMPLES, MOST_BITS = 65_536, 64
 """That energy is modelled for."""
@@ -146,6 +175,9 @@ class ModelSession:
         self._file_estimate(_BASE_ID, self._modelled(base, self._energy, self._values, _BASE_ID))
         self._touched: dict[str, frozenset[LayerId]] = {}  # by the edit that led to the state
         self._run_under: dict[str, RunSettings] = {}  # by metric
+        self._judge: Evaluator | None = None
+        self._tried: dict[tuple[str, Edit], Subject] = {}  # by state and edit, not applied
+        self._tunings = WeakKeyDictionary[Tuning, str]()  # by the state that they started from
 
     # -- what there is
 
@@ -157,14 +189,23 @@ class ModelSession:
             self._opened.info,
             base,
             current,
-            tuple(
-                HistoryEntry(one.request, self._tables.get(self._id(at), MeasurementTable()))
-                for at, one in enumerate(self._edits, start=1)
-            ),
+            self._history(),
             self._cursor,
             tuple(LimitStatus(one, _met(one, base, current)) for one in self._limits),
             self._data_info(),
         )  # fmt: skip
+
+    def _history(self) -> tuple[HistoryEntry, ...]:
+        requests = [one.request for one in self._edits]
+        return tuple(
+            HistoryEntry(
+                one.request,
+                self._tables.get(self._id(at), MeasurementTable()),
+                before_recovery(requests[:at]),
+                one.decision.told if isinstance(one.decision, Retrained) else "",
+            )
+            for at, one in enumerate(self._edits, start=1)
+        )
 
     def _data_info(self) -> DataInfo | None:
         data = self._data
@@ -182,7 +223,7 @@ class ModelSession:
     def fingerprint(self, cursor: int | None = None) -> str:
         """SHA-256 over names, types, shapes and bits of a state's tensors, the current one's."""
         model = self._subject(self._cursor if cursor is None else cursor).model
-        return _fingerprint(model)
+        return fingerprint(model)
 
     # -- editing
 
@@ -207,6 +248,17 @@ class ModelSession:
             notes = handler.notes(draft, subject)
             return Effect(edit, effects, _totals(before), _totals(after), notes)
 
+    def channel_scores(self, edit: PruneChannels | PruneHeads, job: Job) -> ChannelScores:
+        """How much each output channel, or head, of the edit's one layer matters.
+
+        Raises:
+            EditRefused: its channels cannot be removed, or the criterion needs data.
+        """
+        with _foreign_errors_named():
+            subject = self._to_edit()
+            self._check_layers(edit, subject)
+            return channel_scores(edit, subject, job)
+
     def apply(self, edit: Edit, job: Job) -> Change:
         """Apply the edit to the current state; undone edits behind it are dropped.
 
@@ -219,6 +271,97 @@ class ModelSession:
             self._check_layers(edit, subject)
             decision = handler_of(edit).decide(edit, subject, job)
             return self._commit((AppliedEdit(edit, decision),), job)
+
+    def apply_schedule(
+        self, edit: Scheduled, kind: ScheduleKind, steps: int, tune: FineTune | None, job: Job
+    ) -> Change:
+        """Prune in several steps, each followed by fine-tuning; every one is an edit of its own.
+
+        Cancelled in a later step, it keeps the whole steps before that one.
+
+        Args:
+            tune: what follows each step; None: nothing does.
+
+        Raises:
+            EditRefused: a step cannot be done; nothing has changed.
+            Cancelled: in the first step; nothing has changed.
+        """
+        plan = self.scheduled(edit, kind, steps)
+        of = 1 if kind == "one-shot" else steps
+        before = whole = self._edits, self._ids, self._cursor
+        layers: set[LayerId] = set()
+        try:
+            for at, asked in enumerate(plan, start=1):
+                with job.within(f"Step {at} of {of}"):
+                    touched = self.apply(asked, job).layers
+                    if tune is not None:
+                        touched |= self.apply(tune, job).layers
+                whole = self._edits, self._ids, self._cursor
+                layers |= touched
+        except Cancelled:
+            self._edits, self._ids, self._cursor = whole
+            if whole is before:
+                raise
+        except BaseException:
+            self._edits, self._ids, self._cursor = before
+            raise
+        return self._changed(Part.LAYERS | Part.METRICS | Part.HISTORY | Part.LIMITS, layers)
+
+    def scheduled(self, edit: Scheduled, kind: ScheduleKind, steps: int) -> Iterator[Scheduled]:
+        """The edits of such a pruning, each reckoned from the state that is current by then.
+
+        Raises:
+            EditRefused: there is no such schedule, or the edit cannot be done by steps.
+        """
+        subject = self._to_edit()
+        self._check_layers(edit, subject)
+        first = subject.tree
+        plan = schedule(edit, kind, steps, _sparsity(first, edit.layers))
+        targets = zip(plan, shares(kind, steps, edit.ratio), strict=True)
+        return (self._reckoned(step, share, first) for step, share in targets)
+
+    def _reckoned(self, step: Scheduled, share: float, first: LayerTree) -> Scheduled:
+        """The step with its ratio reckoned from the channels that are left by now."""
+        if not isinstance(step, PruneChannels) or step.channels:
+            return step
+        now = self._subject(self._cursor).tree
+        at_first, left = (
+            sum(tree[layer].channels or 0 for layer in step.layers) for tree in (first, now)
+        )
+        return replace(step, ratio=ratio_of_left(share, at_first, left)) if left else step
+
+    def start_tuning(self, edit: FineTune, job: Job) -> Tuning:
+        """Make ready to fine-tune the current state in slices; changes nothing.
+
+        What :meth:`apply` does in one go: :meth:`Tuning.step` does a part of it, on a copy, and
+        :meth:`commit_tuning` makes an edit of the best weights so far, at any time.
+
+        Raises:
+            EditRefused: it cannot be trained so.
+        """
+        with _foreign_errors_named():
+            subject = self._to_edit()
+            self._check_layers(edit, subject)
+            tuning = Tuning(edit, subject, job)
+        self._tunings[tuning] = self._id(self._cursor)
+        return tuning
+
+    def commit_tuning(self, tuning: Tuning, job: Job) -> Change:
+        """Apply a fine-tuning with its best weights so far; what is kept of it on disk goes.
+
+        Raises:
+            EditRefused: the current state is no longer the one that it started from.
+        """
+        if self._tunings.get(tuning) != self._id(self._cursor):
+            raise EditRefused(
+                "The model has been edited since the training started, so its weights do not "
+                "belong to the current state.",
+                "Go back to the state it started from (in the history), and apply it there.",
+            )
+        with _foreign_errors_named():
+            change = self._commit((tuning.finish(),), job)
+        tuning.discard()
+        return change
 
     def undo(self, job: Job) -> Change:
         """Go one edit back."""
@@ -269,6 +412,7 @@ class ModelSession:
             # Zeros and accuracies that were measured on other data say nothing about these.
             dense = self._all_modelled(self._energy, {}, job) if self._values else None
         self._data = data
+        self._tried.clear()
         self._kept = {id_: replace(one, data=data) for id_, one in self._kept.items()}
         self._tables = {id_: table.without(ACCURACY.key) for id_, table in self._tables.items()}
         if dense is not None:
@@ -297,9 +441,61 @@ class ModelSession:
         data = self._data
         _check_weights(self._subject(self._cursor), ProfilingFailed)
         change = self._measure(
-            ACCURACY.key, lambda subject: self._told(evaluate(subject.model, data, job))
+            ACCURACY.key, lambda subject: self._told(self._judged(subject.model, data, job))
         )
         return replace(change, parts=change.parts | Part.DATA) if data.broken else change
+
+    def preview_accuracy(self, edit: Edit, job: Job, samples: int | None = None) -> Comparison:
+        """Accuracy that the current state would have with the edit, beside the base's.
+
+        Changes nothing. ``job.partial`` is the comparison so far; it ends early when it is settled.
+
+        Args:
+            samples: the most validation samples to take; None: all.
+
+        Raises:
+            DataSetNotFound: no data set is chosen.
+            ProfilingFailed: the model has no weights.
+            EditRefused: the edit cannot be applied; the message says why.
+            DataSetMismatch, DataSetUnreadable: see :meth:`engine.evaluate.Evaluator.evaluate`.
+        """
+        if self._data is None:
+            raise DataSetNotFound(f"No data set is chosen for {self._opened.info.name}.")
+        _check_weights(self._subject(self._cursor), ProfilingFailed)
+        with _foreign_errors_named():
+            edited = self._with(edit, job).model
+            base = self._subject(0).model
+            return self._evaluator(self._data).compare(base, edited, job, samples)
+
+    def _with(self, edit: Edit, job: Job) -> Subject:
+        """The current state with an edit that is not applied; the last few are remembered."""
+        key = self._id(self._cursor), edit
+        known = self._tried.pop(key, None)
+        if known is None:
+            subject = self._to_edit()
+            self._check_layers(edit, subject)
+            decision = handler_of(edit).decide(edit, subject, job)
+            known = carried_out(AppliedEdit(edit, decision), subject)
+        if not isinstance(edit, _OF_FILES):
+            self._tried[key] = known
+        while len(self._tried) > _MOST_TRIED:
+            del self._tried[next(iter(self._tried))]
+        return known
+
+    def _evaluator(self, data: DataSet) -> Evaluator:
+        if self._judge is None or self._judge.data is not data:
+            self._judge = Evaluator(data)
+        return self._judge
+
+    def _judged(self, model: nn.Module, data: DataSet, job: Job) -> Series:
+        """Accuracy of a state, and how it differs from the base's sample by sample."""
+        evaluator, base = self._evaluator(data), self._subject(0).model
+        series = evaluator.evaluate(model, job)
+        differing = None if model is base else evaluator.difference(base, model)
+        if differing is None:
+            return series
+        words = _difference_text(*differing)
+        return replace(series, conditions={**series.conditions, "against base": words})
 
     def _told(self, accuracy: Series) -> Series:
         """The series with a warning where the weights mean nothing."""
@@ -331,6 +527,7 @@ class ModelSession:
             job.begin("Modelling energy")
             found = self._all_modelled(settings, self._values, job)
         self._energy = settings
+        self._tried.clear()
         self._file_all(found)
         return self._changed(Part.METRICS | Part.LIMITS)
 
@@ -355,6 +552,7 @@ class ModelSession:
                 values[self._id(cursor)] = measure_zeros(model, data, job)
             found = self._all_modelled(self._energy, values, job)
         self._values = values
+        self._tried.clear()
         self._file_all(found)
         return self._changed(Part.METRICS | Part.LIMITS)
 
@@ -461,7 +659,11 @@ class ModelSession:
         job.begin("Saving the recipe")
         # Of a file its name alone: a recipe is shared, folders are not.
         source = Path(self._opened.info.source).name
-        recipe = Recipe(source, self.fingerprint(0), self._edits[: self._cursor])
+        edits = tuple(
+            replace(one, request=without_folders(one.request))
+            for one in self._edits[: self._cursor]
+        )
+        recipe = Recipe(source, self.fingerprint(0), edits)
         return tuple(str(one) for one in write_recipe(Path(path), recipe))
 
     def save_description(self, path: str, job: Job) -> DescriptionReport:
@@ -523,7 +725,10 @@ class ModelSession:
         for one in job.track(edits, "Applying"):
             self._check_layers(one.request, subject)
             layers = _layers(one, subject)
+            had_weights = _has_weights(subject)
             subject = carried_out(one, subject)
+            if had_weights:
+                _check_weights(subject, RecipeMismatch)  # a decision without its tensors
             history, ids = (*history, one), (*ids, _state_id(ids[-1], one))
             made[ids[-1]] = subject
             touched[ids[-1]] = layers
@@ -651,7 +856,8 @@ class ModelSession:
     def _check_layers(self, edit: Edit, subject: Subject) -> None:
         if not edit.layers:
             raise EditRefused("No layer is selected.", "Select at least one layer.")
-        _check_weights(subject, EditRefused)
+        if reads_weights(edit):
+            _check_weights(subject, EditRefused, _AT_RANDOM if type(edit) in ON_SHAPES else "")
         seen: set[LayerId] = set()
         for layer in edit.layers:
             if layer not in subject.tree:
@@ -659,6 +865,20 @@ class ModelSession:
             if layer in seen:
                 raise EditRefused(f"The layer {layer} is named twice.", "Name each layer once.")
             seen.add(layer)
+
+
+def _sparsity(tree: LayerTree, layers: tuple[LayerId, ...]) -> float:
+    """Share of the layers' weights that are zero."""
+    found = [one for one in (tree.get(layer) for layer in layers) if one is not None]
+    weights = sum(one.weights for one in found)
+    return sum(one.zeros for one in found) / weights if weights else 0.0
+
+
+def _difference_text(lost: int, gained: int) -> str:
+    """Samples that the base alone has right, and the edited model alone, with McNemar's p."""
+    p_value = mcnemar(lost, gained)
+    told = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
+    return f"lost {lost:,}, gained {gained:,}, {told}"
 
 
 def _check_settings(settings: EnergySettings) -> None:
@@ -673,10 +893,22 @@ def _check_settings(settings: EnergySettings) -> None:
             )
 
 
-def _check_weights(subject: Subject, refusal: type[EngineError]) -> None:
-    """Raise ``refusal`` for a model of shapes alone."""
-    if any(tensor.is_meta for _, tensor in tensors_of(subject.model)):
-        raise refusal("The model has shapes but no weights.", "Open it with weights.")
+def _check_weights(subject: Subject, refusal: type[EngineError], instead: str = "") -> None:
+    """Raise ``refusal`` for a model of shapes alone.
+
+    Args:
+        instead: what can be done without weights, as a sentence.
+    """
+    if not _has_weights(subject):
+        remedy = f"Open it with weights. {instead}".strip()
+        raise refusal("The model has shapes but no weights.", remedy)
+
+
+def _has_weights(subject: Subject) -> bool:
+    return not any(tensor.is_meta for _, tensor in tensors_of(subject.model))
+
+
+_AT_RANDOM = "To see what the edit would save, choose at random or by hand."
 
 
 def _counted(subject: Subject, batch: int) -> MeasurementTable:
@@ -692,7 +924,8 @@ def _counted(subject: Subject, batch: int) -> MeasurementTable:
     }
     for name, tensor in reversed(stored.values()):
         layer = LayerId(name.rpartition(".")[0])
-        bits = subject.tree[layer].weight_bits if tensor.is_meta else None
+        stated = tensor.is_meta and tensor.is_floating_point()
+        bits = subject.tree[layer].weight_bits if stated else None
         size = tensor.numel() * tensor.itemsize if bits is None else ceil(tensor.numel() * bits / 8)
         sizes[layer] = sizes.get(layer, 0) + size
     return MeasurementTable(
@@ -722,17 +955,6 @@ def _layers(applied: AppliedEdit, subject: Subject) -> frozenset[LayerId]:
 def _state_id(before: str, applied: AppliedEdit) -> str:
     """A name for the state behind that edit; the same edits in a row give the same name."""
     return hashlib.sha256(f"{before} {applied!r}".encode()).hexdigest()[:16]
-
-
-def _fingerprint(model: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors_of(model):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        if tensor.is_meta:  # shapes are all that it has
-            continue
-        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(raw.numpy().data)
-    return digest.hexdigest()
 
 
 def _met(limit: Limit, base: ModelState, current: ModelState) -> bool | None:

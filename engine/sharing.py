@@ -5,13 +5,16 @@ tensors and never write into them, so that every earlier state keeps its bits.
 """
 
 import copy
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from engine.errors import ModelUnreadable
+from engine.edits import StoredTensor
+from engine.errors import ModelUnreadable, RecipeMismatch
 from engine.integer_layers import bake, is_quantized
 from engine.layers import LayerId
 
@@ -82,6 +85,44 @@ def unshared_bytes(model: nn.Module, others: set[int]) -> int:
             others.add(storage._cdata)
             size += storage.nbytes()
     return size
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bits of a model's tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors_of(model):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if not tensor.is_meta:  # else shapes are all that it has
+            digest.update(bytes_of(tensor))
+    return digest.hexdigest()
+
+
+def stored_tensor(name: str, tensor: Tensor) -> StoredTensor:
+    """The tensor's bits as plain data, for a decision that keeps them."""
+    kind = str(tensor.dtype).removeprefix("torch.")
+    return StoredTensor(name, kind, tuple(tensor.shape), bytes(bytes_of(tensor)))
+
+
+def restored_tensor(stored: StoredTensor) -> Tensor:
+    """The tensor that was stored, bit by bit.
+
+    Raises:
+        RecipeMismatch: its bytes are not those of such a tensor.
+    """
+    dtype = getattr(torch, stored.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise RecipeMismatch(f"There is no type of numbers called “{stored.dtype}”.")
+    if len(stored.data) != prod(stored.shape) * dtype.itemsize:
+        raise RecipeMismatch(f"{stored.name} does not have as many bytes as its shape needs.")
+    if not stored.data:
+        return torch.empty(stored.shape, dtype=dtype)
+    return torch.frombuffer(bytearray(stored.data), dtype=dtype).reshape(stored.shape)
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The bits of a tensor, row-major."""
+    raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return raw.numpy().data
 
 
 def own_parameter(tensor: Tensor, instead_of: Tensor | None = None) -> nn.Parameter:

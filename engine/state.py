@@ -1,7 +1,7 @@
 """All that the window may know: frozen snapshots of the session, and what changed between two."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Literal
 
@@ -112,10 +112,17 @@ class ModelState:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """An edit in the list, and what has been measured of the state behind it."""
+    """An edit in the list, and what has been measured of the state behind it.
+
+    Attributes:
+        before_recovery: whether that state is pruned and has not been recovered since.
+        told: what came of training or measuring, in a phrase; "" for other edits.
+    """
 
     edit: Edit
     table: MeasurementTable
+    before_recovery: bool = False
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,13 @@ class Snapshot:
     limits: tuple[LimitStatus, ...] = ()
     data: DataInfo | None = None
 
+    @property
+    def before_recovery(self) -> bool:
+        """Whether the current state is pruned and has not been recovered since; to be said beside
+        its accuracy.
+        """
+        return self.cursor > 0 and self.history[self.cursor - 1].before_recovery
+
 
 @dataclass(frozen=True)
 class Change:
@@ -160,13 +174,31 @@ class LayerEffect:
     Attributes:
         role: ``chosen`` by the user, ``coupled`` to a chosen one, or ``folded`` away.
         before, after: channels on ``side``, zeros, or bits, as the edit has it.
+        removed: indices of the channels or heads that go; empty where the edit has none.
     """
 
     layer: LayerId
     role: Literal["chosen", "coupled", "folded"]
-    quantity: Literal["output channels", "input channels", "zeros", "weight bits"]
+    quantity: Literal[
+        "output channels", "input channels", "zeros", "weight bits", "values retrained",
+        "heads", "rank", "parameters",
+    ]  # fmt: skip
     before: int
     after: int
+    removed: tuple[int, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
+class ChannelScores:
+    """How much each output channel, or head, of one layer matters by a criterion.
+
+    Attributes:
+        scores: one for each; those of the least go first.
+        units: channels of the same unit go together or stay together; those of unit -1 stay.
+    """
+
+    scores: tuple[float, ...]
+    units: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -214,7 +246,7 @@ class Comparison:
             the metric is not a share of samples.
         p_value: of McNemar's exact test, two-sided: how likely so uneven a split is by chance.
         samples, of: how many samples it rests on so far, and how many there are.
-        settled: it ended early, as more samples would not have changed the answer.
+        settled: it ended early, the difference being certain, as often as one may have looked.
     """
 
     accuracy: Quantity

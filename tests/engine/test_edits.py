@@ -18,8 +18,9 @@ LAYERS = (LayerId("a"), LayerId("b"))
 
 
 def example(kind: type[Edit]) -> Edit:
+    needed = {"ratio": 0.5, "amount": 0.5, "path": "masks.pt", "method": "Identity"}
     fields = {one.name for one in dataclasses.fields(kind)}
-    return kind(LAYERS, 0.5) if "ratio" in fields else kind(LAYERS)
+    return kind(LAYERS, **{name: value for name, value in needed.items() if name in fields})
 
 
 def test_names_handlers_and_the_type_list_the_same_kinds() -> None:

@@ -13,6 +13,7 @@ ROOT = Path(engine.__file__).resolve().parent.parent
 HEAVY = {"torch", "torchvision", "torchao", "torch_pruning", "sklearn", "PySide6", "pyqtgraph"}
 NEED_TORCH = {
     "ModelSession",
+    "Tuning",
     "catalogue_entries",
     "devices",
     "energy_counters",

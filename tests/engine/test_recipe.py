@@ -22,6 +22,8 @@ from engine.edits import (
     ChannelSlice,
     ChannelsRemoved,
     LayersQuantized,
+    MaskWeights,
+    PruneByMethod,
     PruneChannels,
     PruneWeights,
     Quantize,
@@ -50,7 +52,8 @@ PRUNED_CHANNELS = st.builds(
         LAYERS,
         st.floats(0, 1, exclude_max=True),
         st.sampled_from(["l1", "l2", "random"]),
-        SEEDS,
+        st.sampled_from(["layer", "global", "energy"]),
+        seed=SEEDS,
     ),
     st.builds(
         ChannelsRemoved,
@@ -69,7 +72,19 @@ PRUNED_CHANNELS = st.builds(
 )
 PRUNED_WEIGHTS = st.builds(
     AppliedEdit,
-    st.builds(PruneWeights, LAYERS, st.floats(0, 1), st.sampled_from(["l1", "random"]), SEEDS),
+    st.builds(
+        PruneWeights,
+        LAYERS,
+        st.floats(0, 1),
+        st.sampled_from(["l1", "taylor", "wanda", "random"]),
+        st.sampled_from(["layer", "global", "energy"]),
+        st.integers(0, 4),
+        st.integers(0, 8),
+        st.integers(1, 512),
+        SEEDS,
+    )
+    | st.builds(MaskWeights, LAYERS, TEXT)
+    | st.builds(PruneByMethod, LAYERS, TEXT, st.floats(0, 1), TEXT, SEEDS),
     st.builds(
         WeightsZeroed,
         st.lists(
@@ -78,6 +93,7 @@ PRUNED_WEIGHTS = st.builds(
                 NAMES,
                 st.lists(st.integers(1, 512), min_size=1, max_size=5).map(tuple),
                 st.binary(max_size=64),
+                TEXT,
             ),
             max_size=3,
         ).map(tuple),
@@ -138,7 +154,8 @@ def test_the_file_is_json_that_a_person_can_read(tmp_path: Path) -> None:
     assert content["model"] == {"source": "demo", "fingerprint": "f" * 64}
     assert content["edits"][0]["edit"] == "prune-weights"
     assert content["edits"][0]["request"] == {
-        "layers": ["fc"], "ratio": 0.5, "criterion": "l1", "seed": 0,
+        "layers": ["fc"], "ratio": 0.5, "criterion": "l1", "spread": "layer", "keep": 0, "of": 0,
+        "samples": 256, "seed": 0,
     }  # fmt: skip
 
 
