@@ -91,6 +91,15 @@ def _leaked_threads(before: set[threading.Thread]) -> list[threading.Thread]:
 
 
 @pytest.fixture(autouse=True)
+def _deleted_at_once() -> Iterator[None]:
+    """Let closed widgets go: without an event loop they stay, and each costs the next theme."""
+    yield
+    core = sys.modules.get("PySide6.QtCore")
+    if core is not None and core.QCoreApplication.instance() is not None:
+        core.QCoreApplication.sendPostedEvents(None, core.QEvent.Type.DeferredDelete)
+
+
+@pytest.fixture(autouse=True)
 def _no_leaked_windows() -> Iterator[None]:
     """Fail a test that leaves a window open; pytest-qt has closed those that it was told of."""
     yield

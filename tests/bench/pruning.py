@@ -4,9 +4,9 @@
 
 Each method prunes the same trained network to several amounts; each result is fine-tuned by the
 same code for the same number of epochs on the same samples, and judged on validation samples that
-neither saw. Energy is modelled at batch 16 (at batch 1 fetching a linear layer's weights outweighs all
-else) on hardware where zeros save what can be saved, so that masked weights and removed channels
-can be laid side by side. Writes a plot, a table and the points.
+neither saw. Energy is modelled at batch 16 (at batch 1 fetching a linear layer's weights outweighs
+all else) on hardware where zeros save what can be saved, so that masked weights and removed
+channels can be laid side by side. Writes a plot, a table and the points.
 """
 
 import argparse

@@ -1,15 +1,13 @@
 """The panel that wins accuracy back: what it asks for, what it refuses, and its curves."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PySide6.QtCore import QEvent, QPointF, Qt
+from PySide6.QtCore import QPointF, Qt
 from PySide6.QtWidgets import (
-    QApplication,
     QComboBox,
     QDoubleSpinBox,
     QLabel,
@@ -109,13 +107,6 @@ class Desk:
         if told != training.active:
             self.document.tuning_changed.emit(training.active)
         training.changed.emit()
-
-
-@pytest.fixture(autouse=True)
-def _deleted_at_once(qapp: QApplication) -> Iterator[None]:
-    """Let closed widgets go: without an event loop they stay, and each costs the next theme."""
-    yield
-    qapp.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 
 
 @pytest.fixture
