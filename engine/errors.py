@@ -148,7 +148,10 @@ class InvalidSelection(EngineError):
 
 
 class EditRefused(EngineError):
-    """The edit cannot be applied to the model as it stands; nothing was changed."""
+    """The edit cannot be applied to the model as it stands; nothing was changed.
+
+    details: ``layers`` where it could be without these of the chosen ones.
+    """
 
     remedy = "Choose other layers or another amount."
 

@@ -25,7 +25,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from engine.errors import is_out_of_memory
 from engine.layers import LayerId
-from engine.sharing import bytes_of, share_for_running
+from engine.sharing import bytes_of, share_for_running, tensors_of
 
 _ELEMENT = 16
 """What writing an element costs beside a multiply-accumulate; decides where cuts lie, no more."""
@@ -78,7 +78,7 @@ class Call:
         children: ordinals of the calls inside.
         leaves: what it put out, flattened; None for what is no tensor.
         whole: whether its output is tensors and plain values alone.
-        digest: of everything up to its end.
+        digest: of everything up to its end, and of weights that nothing read.
         work: of everything up to its end, in multiply-accumulates.
     """
 
@@ -148,6 +148,7 @@ def flow_of(model: nn.Module, example: Tensor) -> Flow:
         reason = "it does not run on a single sample"
     if not all(map(torch.equal, model.buffers(), copy.buffers())):
         reason = "its forward changes its own buffers"
+    watch.seal(copy)
     return watch.flow(result, reason or watch.keeps(copy))
 
 
@@ -193,6 +194,15 @@ class _Watch(TorchDispatchMode):
             self._reason or reason,
             {one.digest: one.ordinal for one in within},
         )
+
+    def seal(self, model: nn.Module) -> None:
+        """Let digests tell what was not read as well: other numbers of samples may need it."""
+        # Scalars that nothing reads count batches in norms, and change when these are measured.
+        unread = [
+            content(one) for _, one in tensors_of(model) if one.dim() and self._find(one) is None
+        ]
+        for call in self._calls:
+            call.digest = hashlib.blake2b(b"".join((call.digest, *unread)), digest_size=16).digest()
 
     def keeps(self, model: nn.Module) -> str:
         """Says so if a layer holds what the pass computed, which the next may read; else ""."""

@@ -3,7 +3,7 @@
 Every decision is checked on the sample input against the law of :mod:`engine.pruning.shrinking`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,10 @@ class ChannelPruning:
         if not 0 <= edit.ratio < 1:
             raise EditRefused(
                 f"A ratio of {edit.ratio:g} is not possible: it must be at least 0 and below 1."
+            )
+        if edit.multiple < 1:
+            raise EditRefused(
+                f"Widths cannot be rounded to multiples of {edit.multiple}.", "Choose 1 or more."
             )
         if edit.channels and len(edit.layers) > 1:
             raise EditRefused(
@@ -95,7 +99,7 @@ class ChannelPruning:
 
     def _groups(self, edit: PruneChannels, subject: Subject, job: Job) -> list[Group]:
         """The group of each chosen layer."""
-        groups, refusals = [], []
+        groups, refusals = [], dict[LayerId, EditRefused]()
         for layer in job.track(edit.layers, "Finding coupled channels"):
             module = module_at(subject.model, layer)
             try:
@@ -106,7 +110,7 @@ class ChannelPruning:
                     )
                 groups.append(_group(subject, layer))
             except EditRefused as refusal:
-                refusals.append(refusal)
+                refusals[layer] = refusal
         if refusals:
             raise _together(refusals, len(edit.layers))
         return groups
@@ -115,16 +119,19 @@ class ChannelPruning:
 _MOST_REASONS = 5
 
 
-def _together(refusals: Sequence[EditRefused], chosen: int) -> EditRefused:
+def _together(refusals: Mapping[LayerId, EditRefused], chosen: int) -> EditRefused:
     """One refusal with the reasons of all; the first one where they are the same."""
-    reasons = list(dict.fromkeys(map(str, refusals)))
+    reasons = list(dict.fromkeys(map(str, refusals.values())))
+    details = {"layers": list(refusals)} if len(refusals) < chosen else None
     if len(reasons) == 1:
-        return refusals[0]
+        first = next(iter(refusals.values()))
+        return EditRefused(str(first), first.remedy, details)
     more = " …" if len(reasons) > _MOST_REASONS else ""
     return EditRefused(
         f"{len(refusals)} of the {chosen} chosen layers cannot lose channels. "
         f"{' '.join(reasons[:_MOST_REASONS])}{more}",
         "Leave them out of the selection.",
+        details,
     )
 
 
@@ -223,6 +230,8 @@ def _candidates(
         order = order[(fresh & ~_last_ones(group, order))[order]]
         if edit.criterion not in COMPARABLE:
             scores = scores / (scores[fresh].mean() or 1.0)
+            if edit.spread == "energy":
+                scores = np.square(scores)  # of magnitudes: distortion is a matter of squares
         root = group.members[0].units
         pool = Pool(
             int(np.count_nonzero((root < 0) | fresh[root])),

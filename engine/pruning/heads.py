@@ -106,7 +106,7 @@ def _choose(edit: PruneHeads, subject: Subject, layer: LayerId) -> tuple[tuple[i
             raise EditRefused(f"{layer} would be left without heads: one must stay.")
         return tuple(picked), of
     if edit.criterion == "random":
-        generator = torch.Generator().manual_seed(edit.seed)
+        generator = torch.Generator().manual_seed(edit.seed % 2**63)
         order = torch.randperm(of, generator=generator)
     else:
         order = subject.once(

@@ -38,7 +38,7 @@ class MethodPruning(Zeroing):
         weights = chosen_weights(edit.layers, subject)
         method = _method(edit)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(edit.seed)
+            torch.manual_seed(edit.seed % 2**63)
             each = job.track(weights, "Computing masks")
             return WeightsZeroed(tuple(_mask(edit, method, one) for one in each))
 

@@ -132,6 +132,8 @@ def check_law(slices: Sequence[ChannelSlice], subject: Subject) -> None:
     if [one.shape for one in smaller] != [one.shape for one in larger]:
         return
     for got, wanted in zip(smaller, larger, strict=True):
+        if not wanted.numel():  # a detector that found nothing
+            continue
         scale = float(wanted.abs().max())
         error = float((got - wanted).abs().max())
         if not error <= _tolerance(subject.model) * scale + 1e-9:
@@ -169,6 +171,10 @@ def _check_fit(one: ChannelSlice, model: nn.Module) -> None:
     else:
         module = module_at(model, one.layer)
         of = width(module, one.side)
+        if not of:
+            raise RecipeMismatch(
+                f"{one.layer or 'The model'} ({type(module).__name__}) has no channels to remove."
+            )
         unit = _unit(module, of)
     fits = of == one.of and len(set(one.removed)) < of and max(one.removed, default=0) < of
     if not fits or not _is_of_whole(one.removed, unit):

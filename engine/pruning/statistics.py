@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from engine.datasets import DataSet
+from engine.datasets import DataSet, Samples
 from engine.editing import Subject
 from engine.errors import EditRefused, EngineError, is_out_of_memory
 from engine.integer_layers import without_rounding
@@ -121,6 +121,14 @@ def _data(subject: Subject) -> DataSet:
     return subject.data
 
 
+def _chosen(data: DataSet, samples: int) -> Samples:
+    if samples < 1:
+        raise EditRefused(
+            "This criterion looks at one training sample at least.", "Take 1 or more."
+        )
+    return data.training.spread(samples)
+
+
 def looked_at(subject: Subject, samples: int) -> str:
     """A name for so many samples of the data set among the analyses of a state.
 
@@ -214,7 +222,7 @@ def _passes(
     copy.eval()
     without_rounding(copy)
     loss = loss_of(data)
-    chosen = data.training.spread(samples)
+    chosen = _chosen(data, samples)
     job.begin("Following gradients on training samples", len(chosen))
     for inputs, targets in chosen.batches(_GRADIENT_BATCH, job):
         copy.zero_grad(set_to_none=True)
@@ -279,7 +287,7 @@ def _read(model: nn.Module, data: DataSet, samples: int, job: Job) -> dict[Layer
         if isinstance(module, _ConvNd | nn.Linear):
             watch = watches[LayerId(layer)] = _Watch(module)
             module.register_forward_pre_hook(watch, with_kwargs=True)
-    chosen = data.training.spread(samples)
+    chosen = _chosen(data, samples)
     job.begin("Watching activations on training samples", len(chosen))
     with torch.inference_mode():
         for inputs, _ in chosen.batches(_READING_BATCH, job):

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 
 import numpy as np
 import torch
@@ -101,7 +102,7 @@ def _counts_by_energy(
     The order is that of :func:`engine.pruning.amounts.by_energy`, in steps of small parts of each
     tensor, and what it ends at is the ratio of all weights.
     """
-    pools = [_pool(one, scores.of(one), subject) for one in weights]
+    pools = [_pool(one, scores.risks(one), subject) for one in weights]
     if not any(pool.joules.any() for pool in pools):
         raise EditRefused(
             "No energy is modelled for these layers, so that none can be spread by it.",
@@ -119,15 +120,17 @@ def _counts_by_energy(
         return 1 - gone / total
 
     counts = _gone(pools, by_energy(pools, wanted / total, 1, left))
-    for at, pool in enumerate(pools):  # to the very number: the last step is cut short
-        least = min(too_few[at], counts[at])
-        counts[at] = min(pool.width, max(least, counts[at] + wanted - sum(counts)))
+    # To the very number: the last step is cut short, or the widest make up for what is missing, but
+    # none is emptied, which would cut the network through.
+    for at in sorted(range(len(pools)), key=lambda at: -pools[at].width):
+        most = max(counts[at], ceil(ratio * pools[at].width))
+        counts[at] = min(most, max(too_few[at], counts[at] + wanted - sum(counts)))
     return counts
 
 
 def _pool(weight: Weight, scores: Tensor, subject: Subject) -> Pool:
     """One tensor's weights in small parts of about equal size, those of the least score first."""
-    ordered = np.sort(scores.flatten().numpy()).clip(0)
+    ordered = np.sort(scores.flatten().numpy())
     starts = np.linspace(0, len(ordered), min(len(ordered), _PARTS) + 1).astype(np.int64)
     sizes, sums = np.diff(starts), np.add.reduceat(ordered, starts[:-1], dtype=np.float64)
     of_layer = sum(one.numel() for one in weights_in(weight.module).values())
@@ -181,6 +184,11 @@ class _Scores:
             rows = by_input(weight.module, values) * norms
             values = as_weight(weight.module, rows, values.shape)
         return values.masked_fill_(zero, GOES_FIRST)
+
+    def risks(self, weight: Weight) -> Tensor:
+        """In the same order, what the loss of each distorts: of magnitudes the square."""
+        scores = self.of(weight).clamp_(min=0)
+        return scores if self.edit.criterion == "taylor" else scores.square_()
 
 
 def _scores(edit: PruneWeights, weights: tuple[Weight, ...], subject: Subject, job: Job) -> _Scores:

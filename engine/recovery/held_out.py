@@ -33,7 +33,7 @@ def parted(data: DataSet, edit: FineTune) -> tuple[Samples, Samples]:
             "Two are the least: one to train on, one to choose the best epoch by.",
         )
     chosen = chosen.remembering(_REMEMBERED)
-    generator = torch.Generator().manual_seed(edit.seed)
+    generator = torch.Generator().manual_seed(edit.seed % 2**63)
     order = torch.randperm(count, generator=generator)
     least = min(max(1, round(SHARE * count)), MOST)
     held, rest = (chosen.at(sorted(part.tolist())) for part in (order[:least], order[least:]))

@@ -90,6 +90,8 @@ def _measured(model: nn.Module, edit: RecalibrateNorms, subject: Subject, job: J
             "Batch norms are measured on data, and no data set is chosen.",
             "Choose one; its training split is used.",
         )
+    if edit.samples < 1:
+        raise EditRefused("Batch norms are measured on at least one sample.", "Choose 1 or more.")
     samples = subject.data.training.spread(edit.samples)
     # Stored order is often that of the classes, and a batch of one class has too little variance.
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).tolist()

@@ -34,11 +34,11 @@ class Targets:
         """Why the method cannot be applied to any of them; empty when it can."""
         if method in self.by_method:
             return ""
-        if method == "remove-blocks":
-            return self._not_a_block(tr)
         notes = sorted({layer.note for layer in self.leaves if layer.note})
         if notes and all(layer.note for layer in self.leaves):
             return tr("Not possible: {notes}.").format(notes=", ".join(notes))
+        if method == "remove-blocks":
+            return self._not_a_block(tr)
         quantized = any(layer.weight_bits == 8 for layer in self.leaves)
         if quantized and method == "quantize":
             return tr("Already quantized.")

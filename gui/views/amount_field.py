@@ -3,7 +3,8 @@
 from typing import Any
 
 from PySide6.QtCore import QEvent, QObject, Qt, Signal, SignalInstance, Slot
-from PySide6.QtWidgets import QDoubleSpinBox, QSlider, QWidget
+from PySide6.QtGui import QKeyEvent, QKeySequence
+from PySide6.QtWidgets import QAbstractSpinBox, QDoubleSpinBox, QSlider, QWidget
 
 from gui.widgets import named, row
 
@@ -24,6 +25,8 @@ class Input(QWidget):
     def _hold(self, widget: QWidget, changes: SignalInstance) -> None:
         """Be that widget, as far as anybody sees."""
         ignore_wheel_without_focus(widget)
+        if isinstance(widget, QAbstractSpinBox):
+            leave_undo_to_window(widget)
         self.setFocusProxy(widget)
         row(self, spacing=4).addWidget(widget, 1)
         changes.connect(self.changed)
@@ -50,6 +53,7 @@ class AmountField(Input):
         self._spin.valueChanged.connect(self._on_spin)
         ignore_wheel_without_focus(self._slider)
         ignore_wheel_without_focus(self._spin)
+        leave_undo_to_window(self._spin)
 
     def read(self) -> float:
         """The share, 0 to 1."""
@@ -85,3 +89,20 @@ def ignore_wheel_without_focus(widget: QWidget) -> None:
     """Let the wheel change the widget only once it has been clicked or tabbed to."""
     widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
     widget.installEventFilter(_WheelGuard(widget))
+
+
+class _UndoGuard(QObject):
+    """Leaves Ctrl+Z to the window: behind an edit it means the edit, not the typed number."""
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.ShortcutOverride and isinstance(event, QKeyEvent):
+            keys = QKeySequence.StandardKey
+            if event.matches(keys.Undo) or event.matches(keys.Redo):
+                event.ignore()
+                return True
+        return False
+
+
+def leave_undo_to_window(spin: QAbstractSpinBox) -> None:
+    """Let the keys of undo and redo reach the window while the number has the focus."""
+    spin.installEventFilter(_UndoGuard(spin))

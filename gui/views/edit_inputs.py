@@ -14,7 +14,7 @@ from PySide6.QtWidgets import (
     QToolButton,
 )
 
-from gui.views.amount_field import Input, ignore_wheel_without_focus
+from gui.views.amount_field import Input, ignore_wheel_without_focus, leave_undo_to_window
 from gui.views.parts import set_property
 from gui.widgets import named, plain_label, row
 
@@ -203,6 +203,7 @@ class PatternInput(Input):
             self.tr("Weights that stay") if name == "keep" else self.tr("Of weights in a row")
         )
         ignore_wheel_without_focus(spin)
+        leave_undo_to_window(spin)
         spin.valueChanged.connect(self.changed)
         return spin
 

@@ -16,7 +16,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from engine import Change, Edit, Effect, EnergyEstimate, EngineError, Part
+from engine import EDITS, Change, Edit, Effect, EnergyEstimate, EngineError, LayerId, Part
 from gui import format as fmt
 from gui import operations
 from gui.models.edit_words import FAMILIES, family_of
@@ -65,6 +65,8 @@ class EditPanel(QWidget):
         self._targets: Targets | None = None
         self._estimate: EnergyEstimate | None = None  # that the shown effect began from
         self._refusal: EngineError | None = None
+        self._asked: type[Edit] | None = None
+        self._without: dict[str, EngineError] = {}  # by method: layers that cannot take part
         self._applying = False
         self._make_header()
         self._make_methods()
@@ -109,7 +111,14 @@ class EditPanel(QWidget):
     @property
     def _able(self) -> tuple[Any, ...]:
         """The selected layers that the method works for."""
-        return self._targets.by_method.get(self.method, ()) if self._targets else ()
+        able = self._targets.by_method.get(self.method, ()) if self._targets else ()
+        out = self._out(self.method)
+        return tuple(one for one in able if one not in out) if out else able
+
+    def _out(self, method: str) -> frozenset[LayerId]:
+        """The selected layers that turned out not to be able to take part."""
+        refusal = self._without.get(method)
+        return frozenset(refusal.details["layers"]) if refusal is not None else frozenset()
 
     @Slot(str)
     def choose_method(self, method: str) -> None:
@@ -128,6 +137,7 @@ class EditPanel(QWidget):
         self._summary.show_text(self._targets.summary if self._targets else "")
         self._summary.setVisible(self._targets is not None)
         self._forms.forget_picks()  # numbers of other layers, or of wider ones
+        self._without.clear()
         self._show_energy()
         self._show_methods()
         self._on_method()
@@ -244,6 +254,8 @@ class EditPanel(QWidget):
             text = self._targets.reason_against(self.method, self.tr)
         else:
             text = self.form.lack or self._count_text(self._targets)
+        refusal = self._without.get(self.method)
+        self._hint.setToolTip(fmt.tooltip(str(refusal)) if refusal else "")
         self._hint.setText(text)
         self._hint.setVisible(bool(text))
 
@@ -255,12 +267,16 @@ class EditPanel(QWidget):
         of = sum(bool(layer.methods) for layer in known.leaves)
         if of < 2:
             return ""
-        return self.tr("Applies to {able} of {of} layers.").format(able=able, of=of)
+        text = self.tr("Applies to {able} of {of} layers.").format(able=able, of=of)
+        if self.method in self._without:
+            text += self.tr(" The channels of the others have to stay.")
+        return text
 
     @Slot()
     def _on_method(self) -> None:
         if self._targets is not None:
-            able = [layer for layer in self._targets.layers if layer.id in self._able]
+            ids = set(self._able)
+            able = [layer for layer in self._targets.layers if layer.id in ids]
             spatial = any("Conv" in layer.kind for layer in able)
             self.form.set_layers(len(able), spatial)
         self._forms.show_form(self.method)
@@ -355,7 +371,7 @@ class EditPanel(QWidget):
         self._forget_preview()
         if edit is not None:
             self._wait.start()
-            self._asked_at = monotonic()
+            self._asked_at, self._asked = monotonic(), type(edit)
             self._document.preview(edit, self._on_effect)
 
     @Slot()
@@ -367,6 +383,8 @@ class EditPanel(QWidget):
 
     def _on_effect(self, effect: Effect | EngineError | None) -> None:
         self._stop_waiting()
+        if isinstance(effect, EngineError) and self._go_without(effect):
+            return
         stale = self._next.isActive()
         self._effect.set_stale(stale)
         self._allow(isinstance(effect, Effect) or stale)
@@ -383,6 +401,17 @@ class EditPanel(QWidget):
             self._effect.show_error(effect)
         else:
             self._effect.clear()
+
+    def _go_without(self, refusal: EngineError) -> bool:
+        """Leave out the layers that cannot take part; False where that is no way out."""
+        able, out = self._able, refusal.details.get("layers", ())
+        left = [one for one in able if one not in out]
+        if not left or len(left) == len(able) or self._asked is not EDITS[self.method][0]:
+            return False
+        self._without[self.method] = refusal
+        self._asked_at = None
+        self._on_method()
+        return True
 
     @Slot()
     def _want_consent(self) -> None:

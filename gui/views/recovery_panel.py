@@ -105,7 +105,10 @@ class RecoveryPanel(QWidget):
         """Do what the tab in front asks for."""
         way = self._way
         if way is not None and self._start.isEnabled():
+            focused = self._start.hasFocus()
             way.start()
+            if focused and self._document.tuning:
+                self._pause.setFocus()  # the button to begin is gone
 
     @Slot()
     def refresh(self) -> None:

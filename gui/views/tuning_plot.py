@@ -23,6 +23,8 @@ _GAP: Final = 6
 _DOT, _BEST = 6, 13
 _BEAM_PIXELS: Final = 6
 _FEW: Final = 12  # epochs that get a tick each
+_MANY: Final = 40  # epochs whose intervals still stand apart
+_FAINT: Final = 0.55
 _MARGIN: Final = 0.03
 
 
@@ -108,7 +110,7 @@ class TuningPlot(pg.GraphicsLayoutWidget):  # type: ignore[misc]
         self._accuracy.setPen(pg.mkPen(accuracy, width=2))
         self._accuracy.setSymbolBrush(accuracy)
         self._accuracy.setSymbolPen(pg.mkPen(None))
-        self._spread.setData(pen=pg.mkPen(_faint(accuracy), width=1))
+        self._thin_out(self._progress.epochs if self._progress is not None else 0)
         self._before.setPen(pg.mkPen(palette.muted, width=1, style=Qt.PenStyle.DashLine))
         self._best.setPen(pg.mkPen(palette.text, width=2))
         self._best.setBrush(None)
@@ -148,9 +150,16 @@ class TuningPlot(pg.GraphicsLayoutWidget):  # type: ignore[misc]
         spans = [ends(value) for _, value in progress.accuracies]
         lows, highs = _columns(spans)
         self._spread.setData(x=epochs, y=values, bottom=values - lows, top=highs - values)
+        self._thin_out(progress.epochs)
         self._best.setData([{"pos": points[progress.best]}] if points else [])
         first = [points[0][1]] * 2 if points else []
         self._before.setData([0, progress.epochs][: len(first)], first)
+
+    def _thin_out(self, epochs: int) -> None:
+        """Let many intervals become a pale band, with the curve rather than dots in it."""
+        self._accuracy.setSymbolSize(_DOT if epochs <= _MANY else 1)
+        faint = _faint(self._theme.color(ACCURACY), _FAINT * min(1.0, _MANY / max(1, epochs)))
+        self._spread.setData(pen=pg.mkPen(faint, width=1))
 
     def _point_at(self, epoch: float) -> None:
         for line in self._pointers:
@@ -182,7 +191,7 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[Any, Any]:
     return table[:, 0], table[:, 1]
 
 
-def _faint(color: QColor) -> QColor:
+def _faint(color: QColor, alpha: float) -> QColor:
     faint = QColor(color)
-    faint.setAlphaF(0.55)
+    faint.setAlphaF(alpha)
     return faint

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import energy  # noqa: E402
+import pruning  # noqa: E402
 from figures import Figure, alternately, report  # noqa: E402
 
 
@@ -41,6 +42,7 @@ def main() -> int:
         *profiling(),
         *energy.modelling(3 if options.reduced else 7),
         *energy.peers(3 if options.reduced else 7),
+        *pruning.figures(options.reduced),
     ]
     report(figures, options.json)
     return 0

@@ -37,6 +37,8 @@ def alive(model: nn.Module, seed: int = 1) -> nn.Module:
             transposed = getattr(module, "transposed", False)
             rows = tensor.shape[0] if not transposed else tensor.numel() // tensor.shape[0]
             tensor.mul_((2 / max(1, tensor.numel() // rows)) ** 0.5)
+        elif name.endswith("proj_weight"):  # attention's own, which would see one token alone
+            tensor.mul_(tensor.shape[1] ** -0.5)
         elif name.endswith("running_var") or (tensor.dim() == 1 and name.endswith("weight")):
             tensor.abs_().mul_(0.5).add_(0.5)
         elif name.endswith(("bias", "running_mean")):
@@ -62,7 +64,8 @@ def settled(model: nn.Module, inputs: tuple[Tensor, ...]) -> nn.Module:
             return
         flat = given[0].transpose(0, 1).flatten(1)
         off = torch.rand(2, len(flat), generator=generator, dtype=flat.dtype)
-        spread = flat.var(1, correction=0) + flat.var() + 1e-6
+        # Not the variance alone: what differs least would be blown up most, and rounding with it.
+        spread = flat.square().mean(1) + flat.square().mean() + 1e-6
         module.running_mean.copy_(flat.mean(1) + (off[0] - 0.5) * spread.sqrt())
         module.running_var.copy_(spread * (0.5 + off[1]))
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -118,7 +119,7 @@ def main() -> None:
             found[name] = {"error": _too_slow(), "seconds": LIMIT}
     PEER.write_text(
         json.dumps(
-            {"version": torch_pruning.__version__, "limit_s": LIMIT, "models": found}, indent=1
+            {"version": version("torch-pruning"), "limit_s": LIMIT, "models": found}, indent=1
         )
         + "\n"
     )

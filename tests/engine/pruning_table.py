@@ -43,9 +43,9 @@ puts out what the masked one does, within 1e-9 of its largest output in float64.
 Attention heads are removed by an edit of their own. A layer that attention reads keeps its width
 while torch's or torchvision's module insists on it; after heads have been removed it need not.
 
-torch-pruning {version}: its dependency graph is built, the group of every layer is asked for, and
-half of all channels are pruned by its magnitude pruner, the output layer left alone. *Runs* means
-that the pruned model takes its input. It has {limit:.0f} s of processor time.
+torch-pruning {version}, as it comes: its dependency graph is built, the group of every layer is
+asked for, and half of all channels are pruned by its magnitude pruner, the output layer left alone.
+*Runs* means that the pruned model takes its input. It has {limit:.0f} s of processor time.
 
 | Model | Layers | Prunable | Groups | The others | torch-pruning {version} |
 | --- | --- | --- | --- | --- | --- |

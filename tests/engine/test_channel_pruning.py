@@ -597,6 +597,12 @@ def test_impossible_ratios_are_refused(ratio: float) -> None:
         decided(living_demo(), "stem.conv", ratio=ratio)
 
 
+@pytest.mark.parametrize("multiple", [0, -8])
+def test_widths_are_multiples_of_something(multiple: int) -> None:
+    with pytest.raises(EditRefused, match=f"multiples of {multiple}"):
+        decided(living_demo(), "stem.conv", ratio=0.5, multiple=multiple)
+
+
 class Groups(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -632,6 +638,14 @@ def test_all_that_cannot_be_pruned_is_named_with_its_reason() -> None:
     for words in ("stem.relu (ReLU) has no output channels", "they are the model's output"):
         assert words in str(caught.value)
     assert "Leave them out" in caught.value.remedy
+    assert caught.value.details == {"layers": ["stem.relu", "head.fc"]}
+
+
+def test_where_no_chosen_layer_can_be_pruned_none_is_to_be_left_out() -> None:
+    edit = PruneChannels(tuple(map(LayerId, ("stem.relu", "head.fc"))), 0.5)
+    with pytest.raises(EditRefused, match="2 of the 2") as caught:
+        ChannelPruning().draft(edit, living_demo(), Job())
+    assert not caught.value.details
 
 
 @pytest.mark.parametrize("layer", ["stage1.block0.bn1", "stem.relu", "stage1", "head.flatten"])
@@ -649,6 +663,24 @@ class SoftmaxOverChannels(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.conv(x).softmax(1))
+
+
+class FindsNothing(nn.Module):
+    """Puts out what lies above a threshold, and nothing does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 8, 3)
+        self.last = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.last(self.conv(x)).flatten()
+        return found[found > 1e9]
+
+
+def test_a_detector_that_finds_nothing_is_pruned() -> None:
+    applied = decided(seen(alive(FindsNothing()), *SHAPE), "conv", ratio=0.5, multiple=1)
+    assert set(removed(applied.decision)) == {("conv", "out"), ("last", "in")}
 
 
 def test_what_masking_does_not_imitate_is_refused() -> None:

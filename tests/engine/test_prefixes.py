@@ -411,6 +411,23 @@ def test_passes_that_are_not_alike_are_made_whole() -> None:
     assert run.reason == "its passes are not alike"
 
 
+def test_weights_that_only_larger_batches_read_count_as_a_change() -> None:
+    class Choosing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.few, self.many, self.last = conv(), conv(), conv(), conv()
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.many.weight if len(x) > 1 else self.few.weight
+            return self.last(nn.functional.conv2d(self.one(x), weight, padding=1))
+
+    model, batches = Choosing(), noise(3, 4, 5, 5)
+    prefixes = Prefixes()
+    Ran(prefixes, model, batches)
+    edited = changed(model, "many")
+    assert same(Ran(prefixes, edited, batches).outputs, whole(edited, batches))
+
+
 def test_a_hidden_write_into_what_was_kept_is_found() -> None:
     class Writing(nn.Module):
         def __init__(self) -> None:

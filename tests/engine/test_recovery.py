@@ -207,6 +207,9 @@ def test_what_cannot_be_measured_is_refused_in_words(toy: ModelSession) -> None:
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64))
     with pytest.raises(EditRefused, match="more than 1 value per channel"):
         decided(model, RecalibrateNorms((ROOT,), samples=1), toy_data())
+    for samples in (0, -4):
+        with pytest.raises(EditRefused, match="at least one sample"):
+            decided(toy_model(), RecalibrateNorms((ROOT,), samples=samples), toy_data())
 
 
 def test_cancelled_nothing_has_changed(toy: ModelSession, stop_at: type[Job]) -> None:

@@ -599,6 +599,11 @@ def test_writing_takes_no_more_than_a_tenth_of_the_time(monkeypatch: pytest.Monk
     assert 1 <= len(written) <= 1 + (time.perf_counter() - start) / 0.2
 
 
+def test_any_whole_number_is_a_seed() -> None:
+    for seed in (-1, 10**30):
+        assert tuned(replace(QUICK, seed=seed), subject_of(small(), few()))
+
+
 # What cannot be done
 
 

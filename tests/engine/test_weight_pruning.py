@@ -258,10 +258,23 @@ def test_where_most_energy_goes_most_is_cut() -> None:
     masks = decided(replace(subject, energy=energy), 0.5, spread="energy")
     first, second = (int((~kept(mask)).sum()) for mask in masks)
     assert first + second == 4096
-    # Risk for each joule is alike at the margin, and the weights are 1 to 4096: what the next one
-    # is of all that are left, twice its number over the square of the count, 4 to 1.
-    risks = [(gone + 1) / (4096**2 - gone**2) for gone in (first, second)]
+    # Risk for each joule is alike at the margin, and the weights are 1 to 4096: what the square of
+    # the next one is of the squares of all that are left, 4 to 1.
+    squares = np.cumsum(np.arange(4097.0) ** 2)
+    risks = [(gone + 1) ** 2 / (squares[4096] - squares[gone]) for gone in (first, second)]
     assert risks[0] / risks[1] == pytest.approx(4, rel=0.1)
+
+
+@pytest.mark.parametrize("ratio", [0.9, 0.95, 0.99])
+def test_no_layer_is_emptied_where_most_is_cut_by_energy(ratio: float) -> None:
+    sizes = ((8, 16), (256, 64), (16, 8))
+    subject = side_by_side(*(nn.Linear(inputs, outputs) for inputs, outputs in sizes))
+    energy = {LayerId(f"layers.{at}"): joules for at, joules in enumerate((9e-6, 1e-6, 5e-6))}
+    masks = decided(replace(subject, energy=energy), ratio, spread="energy")
+    counts = [int(kept(mask).sum()) for mask in masks]
+    assert all(counts)
+    total = sum(inputs * outputs for inputs, outputs in sizes)
+    assert sum(counts) == total - round(ratio * total)
 
 
 def test_energy_that_nobody_knows_cannot_spread() -> None:

@@ -3,7 +3,10 @@
 from typing import Any
 
 import pytest
+from PySide6.QtCore import QCoreApplication, QEvent, Qt
+from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import (
+    QAbstractSpinBox,
     QComboBox,
     QFileDialog,
     QLabel,
@@ -244,3 +247,19 @@ def test_json_is_empty_where_nothing_is_typed(qtbot: QtBot) -> None:
     field = JsonInput("arguments")
     qtbot.addWidget(field)
     assert field.read() == "{}"
+
+
+@pytest.mark.parametrize("method", ["prune-channels", "prune-weights", "fine-tune"])
+def test_fields_leave_the_keys_of_undo_to_the_window(qtbot: QtBot, method: str) -> None:
+    form = EditForm(EDITS[method][0])
+    qtbot.addWidget(form)
+    spins = form.findChildren(QAbstractSpinBox)
+    assert spins
+    for spin in spins:
+        for key, taken in ((Qt.Key.Key_Z, False), (Qt.Key.Key_A, True)):
+            asked = QKeyEvent(
+                QEvent.Type.ShortcutOverride, key, Qt.KeyboardModifier.ControlModifier
+            )
+            asked.ignore()
+            QCoreApplication.sendEvent(spin, asked)
+            assert asked.isAccepted() == taken, (spin.objectName(), key)

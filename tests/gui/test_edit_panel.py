@@ -35,6 +35,7 @@ from gui.views.edit_panel import EditPanel
 from gui.views.energy_block import EnergyBlock
 from gui.views.fact_rows import FactRows
 
+CONV2 = LayerId("stage1.block0.conv2")
 CONV1, FC, RELU = LayerId("stage1.block0.conv1"), LayerId("head.fc"), LayerId("stem.relu")
 
 
@@ -140,6 +141,27 @@ def test_a_refusal_is_said_and_cannot_be_applied(
     assert not _apply_button(panel).isEnabled()
     panel.apply()
     assert not _calls(fake_document, "apply")
+
+
+def test_layers_that_cannot_take_part_are_left_out(
+    qtbot: QtBot, panel: EditPanel, selection: Selection, fake_document: Any
+) -> None:
+    why = "1 of the 2 chosen layers cannot lose channels."
+    refusal = EngineError(why, details={"layers": [CONV2]})
+    usual = fake_document.answer
+    fake_document.answer = lambda edit: refusal if CONV2 in edit.layers else usual(edit)
+    selection.set([CONV1, CONV2])
+    qtbot.waitUntil(_apply_button(panel).isEnabled)
+    qtbot.waitUntil(lambda: panel.edit == PruneChannels((CONV1,), 0.3))
+    assert _text(panel, "editHint").startswith("Applies to 1 of 2 layers. The channels of")
+    assert why in panel.findChild(QLabel, "editHint").toolTip()
+    assert not _text(panel, "effectError")
+    panel.choose_method("quantize")
+    assert panel.edit == Quantize((CONV1, CONV2))
+    selection.set([CONV2])  # alone there is no way without it
+    panel.choose_method("prune-channels")
+    qtbot.waitUntil(lambda: why in _text(panel, "effectError"))
+    assert not _apply_button(panel).isEnabled()
 
 
 def test_waiting_is_said_after_a_while(

@@ -76,6 +76,13 @@ def test_reasons_say_what_to_select_instead(rich: Snapshot) -> None:
     assert targets(rich, [BLOCK]).reason_against("remove-blocks") == ""
 
 
+def test_a_removed_block_is_said_to_be_removed(rich: Snapshot) -> None:
+    gone = replace(rich.current.tree[CONV2], methods=(), note="removed")
+    tree = LayerTree(gone if layer.id == CONV2 else layer for layer in rich.current.tree)
+    found = targets(replace(rich, current=replace(rich.current, tree=tree)), [CONV2])
+    assert found.reason_against("remove-blocks") == "Not possible: removed."
+
+
 @pytest.fixture
 def bar(qtbot: QtBot) -> MethodBar:
     bar = MethodBar()
