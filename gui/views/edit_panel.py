@@ -253,7 +253,8 @@ class EditPanel(QWidget):
         elif not self._targets.by_method:
             text = self._targets.reason_against(self.method, self.tr)
         else:
-            text = self.form.lack or self._count_text(self._targets)
+            text = self._document.apply_refusal() or self.form.lack
+            text = text or self._count_text(self._targets)
         refusal = self._without.get(self.method)
         self._hint.setToolTip(fmt.tooltip(str(refusal)) if refusal else "")
         self._hint.setText(text)
@@ -335,6 +336,7 @@ class EditPanel(QWidget):
         refusal = self._document.apply_refusal()
         self._apply.setEnabled(possible and not refusal)
         self._apply.setToolTip(fmt.tooltip(refusal or self.tr("Apply the edit (Enter)")))
+        self._show_hint()
 
     def _delay(self) -> int:
         """Milliseconds until these values are asked about, if what is under way lasts as long."""

@@ -25,13 +25,13 @@ class EffectView(QWidget):
         review_wanted: the user wants to see the code that the edit would run.
 
     Args:
-        middle: stands between the totals and the layers.
+        first: stands above everything.
     """
 
     review_wanted = Signal()
 
     def __init__(
-        self, theme: Theme, selection: Selection, middle: QWidget, parent: QWidget | None = None
+        self, theme: Theme, selection: Selection, first: QWidget, parent: QWidget | None = None
     ) -> None:
         super().__init__(parent)
         self.setObjectName("effectView")
@@ -45,7 +45,7 @@ class EffectView(QWidget):
         self._review = named(QPushButton(self.tr("Allow the code to run…")), "reviewCode")
         self._review.clicked.connect(self.review_wanted)
         layout = column(self, spacing=4)
-        shown = (self._totals, middle, self._chosen, self._coupled, self._notes, self._error)
+        shown = (first, self._totals, self._chosen, self._coupled, self._notes, self._error)
         for widget in shown:
             layout.addWidget(widget)
         layout.addWidget(self._review, 0, Qt.AlignmentFlag.AlignLeft)

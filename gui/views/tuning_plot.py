@@ -21,7 +21,6 @@ ACCURACY, LOSS = "held-out accuracy", "training loss"
 _AXIS_WIDTH: Final = 58  # pixels, of both, so that the epochs lie above one another
 _GAP: Final = 6
 _DOT, _BEST = 6, 13
-_BEAM_PIXELS: Final = 6
 _FEW: Final = 12  # epochs that get a tick each
 _MANY: Final = 40  # epochs whose intervals still stand apart
 _FAINT: Final = 0.55
