@@ -36,14 +36,14 @@ def _pointwise(follower: Follower, call: Call) -> None:
         same(follower, call)
         return
     why = f"{follower.where} combines them with what cannot shrink"
-    met = follower.meet([operand(follower, one, out.dim()) for one in tensors], why)
+    met = follower.meet([_operand(follower, one, out.dim()) for one in tensors], why)
     if out is call.args[0] and met.ways and _is_part(out) and not follower.of(out).ways:
         follower.pin(met.ways, f"{follower.where} writes them into a part of another tensor")
     for each in call.outputs:
         follower.set(each, met)
 
 
-def operand(follower: Follower, tensor: Tensor, axes: int) -> Operand:
+def _operand(follower: Follower, tensor: Tensor, axes: int) -> Operand:
     labels = follower.of(tensor)
     if tensor.dim() == axes:
         return labels, tensor.shape
@@ -140,7 +140,7 @@ def _matrices(letters: str, others: str, out: str) -> Rule:
             _mixed(follower),
         )  # fmt: skip
         if call.name in ("addmm", "baddbmm", "addmv", "addbmm"):
-            added = operand(follower, call.args[0], len(out))
+            added = _operand(follower, call.args[0], len(out))
             met = follower.meet([(met, call.outputs[0].shape), added], _mixed(follower))
         follower.set(call.outputs[0], met)
 
@@ -160,7 +160,7 @@ def _attention(follower: Follower, call: Call) -> None:
     shape = (*query[1][:3], key[1][2])
     mask = call.argument("attn_mask", call.argument("attn_bias"))
     if mask is not None:
-        scores = follower.meet([(scores, shape), operand(follower, mask, 4)], _mixed(follower))
+        scores = follower.meet([(scores, shape), _operand(follower, mask, 4)], _mixed(follower))
     over = follower.without(scores, [3], f"{follower.where} takes the softmax over them")
     weights = Labels(tuple(over)), shape
     met = follower.product(weights, "bhns", value, "bhsv", "bhnv", _mixed(follower))

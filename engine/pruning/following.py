@@ -63,6 +63,7 @@ class Follower(TorchDispatchMode):
 
     Args:
         channels: of a norm's layer the atoms of its channels.
+        linear: the linear layers.
         rule_of: what tells how an operator is followed.
     """
 
@@ -70,16 +71,18 @@ class Follower(TorchDispatchMode):
         self,
         atoms: Atoms,
         channels: dict[LayerId, Labelling],
+        linear: frozenset[LayerId],
         rule_of: Callable[[str, Any], "Rule"],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._rule_of = rule_of
         self.atoms = atoms
         self.channels = channels
+        self.linear = linear
         self.layer = LayerId("")
         self.paused = False
-        # Weakly, as a real run would keep all activations; an id may so come to name another.
         self._read: set[int] = set()
+        # Weakly, as a real run would keep all activations; an id may so come to name another.
         self._known: dict[int, tuple[weakref.ref[Tensor], Labels]] = {}
 
     def was_read(self, tensor: Tensor) -> bool:

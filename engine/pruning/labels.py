@@ -71,13 +71,17 @@ class Atoms:
         """Join channels of one and the same axis, and remember what ties them to each other.
 
         Args:
-            assumed: whether it takes for granted that the model's code computes its sizes.
+            assumed: as :meth:`assume` has it.
         """
         self.join(one, other, why)
         whole = np.broadcast_to(one, np.broadcast_shapes(one.shape, other.shape))
         self._said.append((whole, why))
         if assumed:
-            self._assumed.append(whole)
+            self.assume(whole)
+
+    def assume(self, atoms: Labelling) -> None:
+        """That these can go takes for granted that the model's code computes its sizes."""
+        self._assumed.append(atoms)
 
     def pin(self, atoms: Labelling, why: str) -> None:
         """These stay, whatever is asked for."""

@@ -50,6 +50,9 @@ def _reshape(follower: Follower, call: Call) -> None:
     tensor, out = source(call), call.outputs[0]
     labels = follower.of(tensor)
     ways = []
+    if _names_sizes(follower, tensor.shape, out.shape):
+        for way in labels.ways:
+            follower.atoms.assume(way)
     for way in labels.ways:
         moved, outer = reshaped(way, tensor.shape, out.shape)
         if outer:
@@ -60,6 +63,13 @@ def _reshape(follower: Follower, call: Call) -> None:
             moved = inner
         ways.append(moved)
     follower.set(out, Labels(tuple(ways), labels.follows))
+
+
+def _names_sizes(follower: Follower, old: Sequence[int], new: Sequence[int]) -> bool:
+    """Whether the model's code may give the new shape in numbers, which would stay as they are."""
+    if follower.layer in follower.linear:
+        return False  # torch's own, on the way to a matrix product
+    return [size for size in old if size > 1] != [size for size in new if size > 1]
 
 
 def _permute(follower: Follower, call: Call) -> None:

@@ -83,7 +83,8 @@ def _followed(
     with mode:
         without_rounding(copy)
     sides = _Sides(copy)
-    follower = Follower(sides.atoms, sides.norms, rule_of)
+    linear = {name for name, module in copy.named_modules() if isinstance(module, nn.Linear)}
+    follower = Follower(sides.atoms, sides.norms, frozenset(map(LayerId, linear)), rule_of)
     for tensor, ways in sides.ways.values():
         follower.set(tensor, Labels(tuple(ways)))
     depth = _watch(copy, follower)

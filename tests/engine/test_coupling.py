@@ -424,18 +424,32 @@ def test_models_without_weights_and_those_that_look_at_data_are_followed() -> No
         Coupling(blind, (torch.zeros(1, 2, 5, 5),))
 
 
-def test_sizes_that_the_code_holds_as_numbers_are_found_out() -> None:
-    """What looks like a channel shuffle that follows its input has its sizes written down."""
+def divided(net: nn.Module, x: Tensor) -> Tensor:
+    x = net.first(x)
+    return net.last(x.view(len(x), 2, 3, 5, 5).transpose(1, 2).flatten(1, 2))
 
-    def fixed(net: nn.Module, x: Tensor) -> Tensor:
-        x = net.first(x)
-        x = x.view(len(x), 2, 3, 5, 5).transpose(1, 2).flatten(1, 2)
-        return net.last(x.relu())
 
-    model = Net(fixed, first=conv(2, 6), last=conv(6, 2))
-    coupling = Coupling(model.eval(), (torch.zeros(1, 2, 5, 5),))
+def kept(net: nn.Module, x: Tensor) -> Tensor:
+    return net.last(net.first(x).reshape(len(x), 6, 25).transpose(1, 2))
+
+
+def merged(net: nn.Module, x: Tensor) -> Tensor:
+    return net.last(net.first(x).view(-1, 150))
+
+
+@pytest.mark.parametrize(
+    ("forward", "last"),
+    [(divided, conv(6, 2)), (kept, nn.Linear(6, 2)), (merged, nn.Linear(150, 2))],
+)
+def test_sizes_that_the_code_holds_as_numbers_are_found_out(
+    forward: Callable[..., Tensor], last: nn.Module
+) -> None:
+    """By its operators alone each looks as if it followed its input's sizes."""
+    coupling = Coupling(
+        Net(forward, first=conv(2, 6), last=last).eval(), (torch.zeros(1, 2, 5, 5),)
+    )
     reason = coupling.why_not(LayerId("first"))
-    assert reason.startswith("with fewer of them the model no longer runs. The model stopped at")
+    assert reason.startswith("with fewer of them the model no longer runs. The model stopped")
     assert coupling.groups() == ()
 
 

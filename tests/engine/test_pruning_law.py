@@ -35,6 +35,7 @@ def test_there_are_as_many_models_as_torchvision_has() -> None:
     assert (len(CLASSIFIERS), len(SEGMENTATION)) == (80, 6)
 
 
+@pytest.mark.timeout(1200)  # DenseNet-201 has 200 groups, and the machine may be slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS],
@@ -56,6 +57,7 @@ def test_the_table_of_what_can_be_pruned_is_up_to_date(name: str) -> None:
     assert row(name) in TABLE.read_text().splitlines()
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.slow
 def test_the_whole_table_is_up_to_date() -> None:
     """To write it anew: ``python -m tests.engine.pruning_table``."""
