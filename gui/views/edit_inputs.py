@@ -41,11 +41,11 @@ class CountInput(Input):
 
 
 class NumberInput(Input):
-    """A number of any size."""
+    """A number of any size, written as short as it is."""
 
     def __init__(self, name: str, least: float, most: float) -> None:
         super().__init__()
-        self._spin = named(QDoubleSpinBox(), name)
+        self._spin = named(_ShortSpinBox(), name)
         self._spin.setDecimals(_DIGITS)
         self._spin.setRange(least, most)
         self._spin.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
@@ -56,6 +56,11 @@ class NumberInput(Input):
 
     def write(self, value: float) -> None:
         self._spin.setValue(value)
+
+
+class _ShortSpinBox(QDoubleSpinBox):
+    def textFromValue(self, val: float) -> str:
+        return self.locale().toString(val, "g", _DIGITS)
 
 
 class ChoiceInput(Input):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from PySide6.QtCore import Signal, Slot
 from PySide6.QtGui import QStandardItemModel
-from PySide6.QtWidgets import QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QToolButton, QWidget
+from PySide6.QtWidgets import QComboBox, QFormLayout, QLabel, QToolButton, QWidget
 
 from engine import (
     ROOT,
@@ -23,7 +23,7 @@ from engine import (
 from gui import format as fmt
 from gui.training import GradualPruning
 from gui.views.amount_field import AmountField, Input
-from gui.views.edit_inputs import ChoiceInput, CountInput
+from gui.views.edit_inputs import ChoiceInput, CountInput, NumberInput
 from gui.views.parts import fill_devices
 from gui.widgets import named, plain_label
 
@@ -34,7 +34,6 @@ _MOST_SAMPLES: Final = 10_000_000
 _MOST_BATCH: Final = 65_536
 _MOST_SEED: Final = 2**31 - 1
 _MOST_STEPS: Final = 20
-_DIGITS: Final = 6
 _RATES: Final = (1e-6, 10.0)
 
 
@@ -136,12 +135,12 @@ class TuningForm(FieldForm):
         self._inputs: dict[str, Input] = {
             "layers": self._layers,
             "epochs": CountInput("tune_epochs", 1, _MOST_EPOCHS),
-            "learning_rate": RateInput("tune_learning_rate", *_RATES),
+            "learning_rate": NumberInput("tune_learning_rate", *_RATES),
             "optimizer": ChoiceInput("tune_optimizer", self._optimizers()),
             "schedule": ChoiceInput("tune_schedule", self._schedules()),
             "distillation": self._distillation,
-            "temperature": RateInput("tune_temperature", 0.1, 100.0),
-            "weight_decay": RateInput("tune_weight_decay", 0.0, 1.0),
+            "temperature": NumberInput("tune_temperature", 0.1, 100.0),
+            "weight_decay": NumberInput("tune_weight_decay", 0.0, 1.0),
             "batch": CountInput("tune_batch", 1, _MOST_BATCH),
             "samples": self._samples,
             "seed": CountInput("tune_seed", 0, _MOST_SEED),
@@ -298,31 +297,6 @@ class SamplesInput(CountInput):
     def say_none(self, text: str) -> None:
         """What stands there instead of 0."""
         self._spin.setSpecialValueText(text)
-
-
-class RateInput(Input):
-    """A number that may be small, written as short as it is."""
-
-    def __init__(self, name: str, least: float, most: float) -> None:
-        super().__init__()
-        self._spin = named(_ShortSpinBox(), name)
-        self._spin.setDecimals(_DIGITS)
-        self._spin.setRange(least, most)
-        self._spin.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
-        self._hold(self._spin, self._spin.valueChanged)
-
-    def read(self) -> float:
-        """The number."""
-        return round(self._spin.value(), _DIGITS)
-
-    def write(self, value: float) -> None:
-        """Show this one."""
-        self._spin.setValue(value)
-
-
-class _ShortSpinBox(QDoubleSpinBox):
-    def textFromValue(self, val: float) -> str:
-        return self.locale().toString(val, "g", _DIGITS)
 
 
 class DeviceInput(Input):
