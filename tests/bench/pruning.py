@@ -90,7 +90,7 @@ def main() -> int:
     """Take all points, write them, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=None, help="folder for the points and the plot")
-    parser.add_argument("--reduced", action="store_true", help="the demo alone, one amount")
+    parser.add_argument("--reduced", action="store_true", help="the demo alone, fewer amounts")
     parser.add_argument("--only", choices=NETWORKS, default=None, help="one network alone")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -154,7 +154,7 @@ def curves(task: Task, reduced: bool) -> Iterator[Point]:
     session = opened(task, task.model)
     yield measured(session, task, BASE, 0.0, session.evaluate(Job()))
     for method, (make, amounts) in METHODS.items():
-        for amount in amounts[2:3] if reduced else amounts:
+        for amount in amounts[2:] if reduced else amounts:
             session = make(task, amount)
             before = accuracy(session)
             session.apply(TUNING, Job())
