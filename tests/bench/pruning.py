@@ -354,6 +354,7 @@ def plot(points: list[Point], path: Path) -> None:
 def _draw(chart, points: list[Point], key: str) -> None:
     base = next(one for one in points if one.method == BASE)
     chart.addLegend(offset=(-10, -10))
+    chart.getAxis("bottom").enableAutoSIPrefix(False)
     chart.setLabel("bottom", "share of the unpruned network's")
     chart.setLabel("left", "validation accuracy")
     chart.addLine(y=base.accuracy, pen="#cccccc")
