@@ -68,7 +68,10 @@ def by_rank(pools: Sequence[Pool], ratio: float, multiple: int) -> list[int]:
         pools: their scores can be compared.
     """
     steps = _ranked(
-        pools, ratio, multiple, lambda pool, start, end: float(pool.scores[start:end].mean())
+        pools,
+        _least(pools, ratio),
+        multiple,
+        lambda pool, start, end: float(pool.scores[start:end].mean()),
     )
     removed = np.cumsum([0, *(step.channels for step in steps)])
     wanted = ratio * sum(pool.width for pool in pools)
@@ -76,7 +79,13 @@ def by_rank(pools: Sequence[Pool], ratio: float, multiple: int) -> list[int]:
     return _counts(pools, steps[:number])
 
 
-def by_energy(pools: Sequence[Pool], ratio: float, multiple: int, left: Left) -> list[int]:
+def by_energy(
+    pools: Sequence[Pool],
+    ratio: float,
+    multiple: int,
+    left: Left,
+    least: Sequence[int] | None = None,
+) -> list[int]:
     """How many units of each pool go when ``ratio`` of the modelled energy is to be saved.
 
     In the spirit of energy-aware pruning (Yang, Chen and Sze, CVPR 2017), which prunes the layers
@@ -95,7 +104,7 @@ def by_energy(pools: Sequence[Pool], ratio: float, multiple: int, left: Left) ->
             return np.inf
         return float(pool.scores[start:end].sum() / rest / saved) if rest > 0 else 0.0
 
-    steps = _ranked(pools, ratio, multiple, risk)
+    steps = _ranked(pools, least or _least(pools, ratio), multiple, risk)
 
     def missed(number: int) -> float:
         return left(_counts(pools, steps[:number])) - (1 - ratio)
@@ -117,17 +126,25 @@ class _Step:
     channels: int
 
 
+def _least(pools: Sequence[Pool], ratio: float) -> list[int]:
+    """How many channels each pool keeps in any case."""
+    share = min(LEAST_SHARE, 1 - ratio)
+    return [max(1, ceil(round(share * pool.width, 9))) for pool in pools]
+
+
 def _ranked(
-    pools: Sequence[Pool], ratio: float, multiple: int, rank: Callable[[Pool, int, int], float]
+    pools: Sequence[Pool],
+    least: Sequence[int],
+    multiple: int,
+    rank: Callable[[Pool, int, int], float],
 ) -> list[_Step]:
     """The steps that may be taken, those of least rank first, those of a pool in their order."""
     steps = []
     for at, pool in enumerate(pools):
-        least = max(1, ceil(round(min(LEAST_SHARE, 1 - ratio) * pool.width, 9)))
         widths = _widths(pool)
         highest = 0.0
         for start, end in pairwise(_allowed(pool, multiple).tolist()):
-            if widths[end] < least:
+            if widths[end] < least[at]:
                 break
             highest = max(highest, rank(pool, start, end))  # no step before the one in front of it
             steps.append(_Step(highest, at, end, int(widths[start] - widths[end])))

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from engine.pruning.zeroing import Weight, Zeroing, as_weight, by_input, chosen_
 
 _LOOK_AT_DATA = ("taylor", "wanda")
 _PARTS = 256  # of a tensor, between which energy chooses
+_SMALL_KEEP = 0.3  # share that stays of a small tensor, however much goes by energy
 
 
 class WeightPruning(Zeroing):
@@ -119,11 +119,13 @@ def _counts_by_energy(
             too_few = _gone(pools, steps)
         return 1 - gone / total
 
-    counts = _gone(pools, by_energy(pools, wanted / total, 1, left))
-    # To the very number: the last step is cut short, or the widest make up for what is missing, but
-    # none is emptied, which would cut the network through.
+    # Small layers keep a good part, or much that goes by energy would cut the network through.
+    kept = (total - wanted) // (2 * len(pools))
+    least = [min(int(_SMALL_KEEP * pool.width), kept) for pool in pools]
+    counts = _gone(pools, by_energy(pools, wanted / total, 1, left, least))
+    # To the very number: the last step is cut short, or the widest make up for what is missing.
     for at in sorted(range(len(pools)), key=lambda at: -pools[at].width):
-        most = max(counts[at], ceil(ratio * pools[at].width))
+        most = max(counts[at], pools[at].width - least[at])
         counts[at] = min(most, max(too_few[at], counts[at] + wanted - sum(counts)))
     return counts
 
