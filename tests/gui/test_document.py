@@ -366,9 +366,11 @@ def test_the_newest_settings_win(bench: Bench, session: Session) -> None:
     session.entered.clear()
     bench.document.set_energy(EnergySettings(batch=2))
     bench.qtbot.waitUntil(session.entered.is_set)
+    bench.document.jobs.hold()  # the worker may be quicker than the next two lines
     bench.document.set_energy(EnergySettings(batch=3))
     bench.document.set_energy(EnergySettings(batch=4))
     assert bench.document.energy_settings == EnergySettings(batch=4)
+    bench.document.jobs.release()
     gate.set()
     bench.settle()
     assert bench.document.energy_settings == EnergySettings(batch=4)
