@@ -17,7 +17,7 @@ from engine.errors import EditRefused
 from engine.job import Job
 from engine.layers import LayerId
 from engine.pruning.amounts import Pool, by_energy, by_layer, by_rank
-from engine.pruning.coupling import Coupling, Group, Member
+from engine.pruning.coupling import Group, Member, group_of
 from engine.pruning.criteria import COMPARABLE, Scores, by_unit, unit_scores
 from engine.pruning.shrinking import check_law, shrink
 from engine.state import LayerEffect
@@ -108,7 +108,7 @@ class ChannelPruning:
                         f"{layer} ({type(module).__name__}) has no output channels that could be "
                         "removed."
                     )
-                groups.append(_group(subject, layer))
+                groups.append(group_of(subject, layer))
             except EditRefused as refusal:
                 refusals[layer] = refusal
         if refusals:
@@ -133,11 +133,6 @@ def _together(refusals: Mapping[LayerId, EditRefused], chosen: int) -> EditRefus
         "Leave them out of the selection.",
         details,
     )
-
-
-def _group(subject: Subject, layer: LayerId) -> Group:
-    coupling = subject.once("channels", lambda: Coupling(subject.model, subject.inputs))
-    return subject.once(f"channels of {layer}", lambda: coupling.of(layer))
 
 
 def _picked(edit: PruneChannels, group: Group) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from engine.editing import Subject
 from engine.edits import ChannelSlice
 from engine.errors import EditRefused, ForwardFailed
 from engine.layers import LayerId
@@ -161,3 +162,13 @@ class Coupling:
 
     def _touching(self, units: Labelling) -> list[int]:
         return sorted({number for unit in units.tolist() for number in self._touches[unit]})
+
+
+def group_of(subject: Subject, layer: LayerId) -> Group:
+    """:meth:`Coupling.of` the state, found once for each state and layer.
+
+    Raises:
+        EditRefused: as there.
+    """
+    coupling = subject.once("channels", lambda: Coupling(subject.model, subject.inputs))
+    return subject.once(f"channels of {layer}", lambda: coupling.of(layer))

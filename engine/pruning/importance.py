@@ -5,7 +5,7 @@ from engine.edits import PruneChannels, PruneHeads
 from engine.errors import EditRefused
 from engine.job import Job
 from engine.layers import LayerId
-from engine.pruning.coupling import Coupling
+from engine.pruning.coupling import group_of
 from engine.pruning.criteria import unit_scores
 from engine.pruning.heads import head_importance
 from engine.state import ChannelScores
@@ -26,9 +26,7 @@ def channel_scores(edit: PruneChannels | PruneHeads, subject: Subject, job: Job)
     layer = edit.layers[0]
     if isinstance(edit, PruneHeads):
         return _head_scores(layer, subject)
-    # The names are those under which pruning keeps them.
-    coupling = subject.once("channels", lambda: Coupling(subject.model, subject.inputs))
-    group = subject.once(f"channels of {layer}", lambda: coupling.of(layer))
+    group = group_of(subject, layer)
     scores = unit_scores(edit, group, subject, job)
     units = group.members[0].units
     return ChannelScores(
