@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from engine.edits import EDITS as EDITS
     from engine.edits import RECOVERING as RECOVERING
     from engine.edits import TORCH_METHODS as TORCH_METHODS
+    from engine.edits import Cast as Cast
     from engine.edits import Edit as Edit
+    from engine.edits import Equalize as Equalize
     from engine.edits import Factorize as Factorize
     from engine.edits import FineTune as FineTune
     from engine.edits import FoldNorms as FoldNorms
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from engine.edits import Quantize as Quantize
     from engine.edits import RecalibrateNorms as RecalibrateNorms
     from engine.edits import RemoveBlocks as RemoveBlocks
+    from engine.edits import Smooth as Smooth
     from engine.edits import Spread as Spread
     from engine.edits import edit_name as edit_name
     from engine.energy.counters import CounterInfo as CounterInfo
@@ -104,9 +107,14 @@ if TYPE_CHECKING:
     from engine.requests import Preprocessing as Preprocessing
     from engine.requests import RunSettings as RunSettings
     from engine.resources import resource as resource
+    from engine.sensitivities import Cell as Cell
+    from engine.sensitivities import Direction as Direction
+    from engine.sensitivities import ScanRequest as ScanRequest
+    from engine.sensitivities import SensitivityMap as SensitivityMap
     from engine.session import ModelSession as ModelSession
     from engine.session import open_model as open_model
     from engine.sources.catalogue import catalogue_entries as catalogue_entries
+    from engine.state import ActivationRange as ActivationRange
     from engine.state import Change as Change
     from engine.state import ChannelScores as ChannelScores
     from engine.state import Comparison as Comparison
@@ -130,10 +138,10 @@ _PUBLIC = {
     "engine.sources.catalogue": ("catalogue_entries",),
     "engine.child": ("run_application", "run_in_child"),
     "engine.edits": (
-        "EDITS", "RECOVERING", "TORCH_METHODS", "Edit", "Factorize", "FineTune", "FoldNorms",
-        "MaskWeights",
+        "EDITS", "RECOVERING", "TORCH_METHODS", "Cast", "Edit", "Equalize", "Factorize", "FineTune",
+        "FoldNorms", "MaskWeights",
         "PruneByMethod", "PruneChannels", "PruneHeads", "PruneWeights", "Quantize",
-        "RecalibrateNorms", "RemoveBlocks", "Spread", "edit_name",
+        "RecalibrateNorms", "RemoveBlocks", "Smooth", "Spread", "edit_name",
     ),
     "engine.energy.counters": ("CounterInfo",),
     "engine.energy.describing": ("DescriptionReport",),
@@ -158,6 +166,7 @@ _PUBLIC = {
         "Series", "overhead_of",
     ),
     "engine.resources": ("resource",),
+    "engine.sensitivities": ("Cell", "Direction", "ScanRequest", "SensitivityMap"),
     "engine.session": ("ModelSession", "open_model"),
     "engine.catalogue": ("CatalogueCost", "CatalogueEntry", "pareto_front"),
     "engine.profiles": (
@@ -173,8 +182,8 @@ _PUBLIC = {
         "Preprocessing", "RunSettings",
     ),
     "engine.state": (
-        "Change", "ChannelScores", "Comparison", "DataInfo", "Effect", "ExportReport",
-        "HistoryEntry",
+        "ActivationRange", "Change", "ChannelScores", "Comparison", "DataInfo", "Effect",
+        "ExportReport", "HistoryEntry",
         "LayerEffect", "LimitStatus", "ModelInfo", "ModelState", "Part", "SamplePreview",
         "Snapshot", "TuningProgress",
     ),

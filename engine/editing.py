@@ -15,7 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from engine.datasets import DataSet
 from engine.edits import HANDLERS, ON_SHAPES, RECOVERING, AppliedEdit, Edit, edit_name
 from engine.errors import EditRefused, ForwardFailed
-from engine.integer_layers import is_quantized
+from engine.integer_layers import IntegerWeights, is_quantized
 from engine.job import Job
 from engine.layers import Layer, LayerId, LayerTree
 from engine.lazy import resolve
@@ -194,11 +194,23 @@ def _described(module: nn.Module, layer: Layer, counted: set[int]) -> Layer:
         parameters=sum(one.numel() for one in own),
         weights=sum(one.numel() for one in own if one.dim() > 1),
         zeros=sum(_zeros(one) for one in own if one.dim() > 1),
-        weight_bits=weight.dtype.itemsize * 8 if isinstance(weight, Tensor) else None,
-        activation_bits=8 if quantized else None,
+        weight_bits=_weight_bits(module, weight),
+        activation_bits=_activation_bits(module),
         channels=channels_of(module),
         note=note_of(module),
+        is_quantized=quantized,
     )
+
+
+def _weight_bits(module: nn.Module, weight: Any) -> int | None:
+    if isinstance(module, IntegerWeights):
+        return module.weight_format.bits
+    return weight.dtype.itemsize * 8 if isinstance(weight, Tensor) else None
+
+
+def _activation_bits(module: nn.Module) -> int | None:
+    grid = module.input_grid if isinstance(module, IntegerWeights) else None
+    return None if grid is None else grid.bits
 
 
 def _is_ours(module: nn.Module) -> bool:

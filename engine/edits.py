@@ -347,47 +347,217 @@ class Retrained:
     told: str
 
 
+IntegerBits: TypeAlias = Annotated[int, Interval(ge=2, le=16)]
+Granularity: TypeAlias = Literal["tensor", "channel", "group"]
+Observer: TypeAlias = Literal["min-max", "percentile", "mse"]
+
+
 @dataclass(frozen=True)
 class Quantize:
-    """Round the weights and the input of each layer to integers.
+    """Round weights and inputs of the layers to integers.
 
-    Weights: symmetric, one scale for each output channel. Activations: affine, one scale and zero
-    point, calibrated on training samples. Batch norm behind a layer is folded first.
+    A layer is a convolution, a linear layer, an attention layer (its projection and its matrix
+    products) or a residual block (its additions, whose operands are rounded). A batch norm behind
+    a convolution or linear layer is folded first.
 
     Attributes:
-        weight_bits, activation_bits: 8 in this version.
-        calibration_samples: how many training samples set the activation ranges.
+        weight_bits: 2 to 16; 7 is what is called reduced range.
+        granularity: one scale for the whole tensor, for each output channel, or for each group of
+            ``group_size`` weights of an output channel in a row.
+        group_size: the most; each layer takes the largest that divides its rows.
+        weight_symmetric: zero point 0, and as many steps below it as above.
+        weight_observer: how the weights' range is chosen: as it is, so that ``percentile`` of them
+            lie within, or by the least mean squared error.
+        rounding: of weights: to the nearest; GPTQ (Frantar et al., 2023), which makes up for each
+            column's error in the columns after it; AdaRound (Nagel et al., 2020), which learns
+            whether each goes up or down.
+        activations: ``static`` ranges from calibration; ``dynamic`` ones, of each sample as it
+            comes; ``none`` leaves inputs in float.
+        activation_symmetric: zero point 0.
+        observer: how static ranges are chosen, as ``weight_observer``.
+        percentile: share of values, in percent, that ``percentile`` keeps within the range.
+        bias_correction: shift the bias by the mean error of the output (Nagel et al., 2019).
+        calibration_samples: how many training samples are looked at.
     """
 
     layers: tuple[LayerId, ...]
-    weight_bits: Literal[8] = 8
-    activation_bits: Literal[8] = 8
-    calibration_samples: Annotated[int, Gt(0)] = 256
+    weight_bits: IntegerBits = 8
+    granularity: Granularity = "channel"
+    group_size: Count = 32
+    weight_symmetric: bool = True
+    weight_observer: Observer = "min-max"
+    rounding: Literal["nearest", "gptq", "adaround"] = "nearest"
+    activations: Literal["static", "dynamic", "none"] = "static"
+    activation_bits: Literal[8, 16] = 8
+    activation_symmetric: bool = False
+    observer: Observer = "mse"
+    percentile: Annotated[float, Gt(50), Le(100)] = 99.99
+    bias_correction: bool = True
+    calibration_samples: Count = 256
+
+
+@dataclass(frozen=True)
+class WeightGrid:
+    """Of a weight: value = (integer - zero point) * scale.
+
+    Attributes:
+        symmetric: whether integers go from -(2**(bits-1) - 1) to its negative; else from
+            -2**(bits-1) to 2**(bits-1) - 1.
+        group_size: weights of a row that share a scale; 0: a row has one, or all have.
+        scales: one; one for each output channel; or one for each group, row by row.
+        zero_points: as many, all 0 if symmetric.
+    """
+
+    bits: IntegerBits
+    symmetric: bool
+    group_size: Annotated[int, Ge(0)]
+    scales: tuple[Scale, ...]
+    zero_points: tuple[Annotated[int, Interval(ge=-(2**15), le=2**15 - 1)], ...]
+
+
+@dataclass(frozen=True)
+class InputGrid:
+    """Of an activation: value = (integer - zero point) * scale, -2**(bits-1) to 2**(bits-1) - 1.
+
+    Attributes:
+        scale: None for a dynamic one: each entry of the first axis (each sample) has its own.
+        symmetric: whether zero points are 0; says something of dynamic ones only.
+    """
+
+    bits: Literal[8, 16] = 8
+    scale: Scale | None = None
+    zero_point: Annotated[int, Interval(ge=-(2**15), le=2**15 - 1)] = 0
+    symmetric: bool = False
 
 
 @dataclass(frozen=True)
 class QuantizedLayer:
-    """What quantizing decided for one layer.
+    """What quantizing decided for one layer with weights.
 
     Attributes:
         folded: the batch norm that went into the weights, None when there was none.
-        weight_scales: one for each output channel.
-        input_scale, input_zero_point: input = (integer - zero point) * scale, signed 8 bit.
+        input: None where the input stays in float.
+        tensors: ``weight`` (integers) and ``bias`` where they cannot be derived from the float
+            layer and the grid.
     """
 
     layer: LayerId
     folded: LayerId | None
-    weight_scales: tuple[Scale, ...]
-    input_scale: Scale
-    input_zero_point: Annotated[int, Interval(ge=-128, le=127)]
+    weight: WeightGrid
+    input: InputGrid | None
+    tensors: tuple[StoredTensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class RoundedOperator:
+    """A product of two activations, or an addition of two, in the code of a layer itself.
+
+    Attributes:
+        name: ``add`` or ``matmul``.
+        inputs: the grid of each operand; None stays in float.
+    """
+
+    name: Literal["add", "matmul"]
+    inputs: tuple[InputGrid | None, ...]
+
+
+@dataclass(frozen=True)
+class OperatorsRounded:
+    """What quantizing decided for the operators of one layer, in the order in which they run."""
+
+    layer: LayerId
+    operators: tuple[RoundedOperator, ...]
 
 
 @dataclass(frozen=True)
 class LayersQuantized:
-    """Decision of :class:`Quantize`, and the calibration it rests on."""
+    """Decision of :class:`Quantize`, and the calibration it rests on.
+
+    Attributes:
+        warnings: what was found wrong with the result, such as a collapse, in plain sentences.
+    """
 
     layers: tuple[QuantizedLayer, ...]
     calibration: str
+    operators: tuple[OperatorsRounded, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Keep weights, inputs and outputs of the layers in 16-bit floating point.
+
+    Products are summed in float32, as hardware does.
+    """
+
+    layers: tuple[LayerId, ...]
+    dtype: Literal["float16", "bfloat16"] = "float16"
+
+
+@dataclass(frozen=True)
+class LayersCast:
+    """Decision of :class:`Cast`."""
+
+    layers: tuple[LayerId, ...]
+    dtype: Literal["float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Equalize:
+    """Even out the ranges of channels between two layers in a row; outputs stay the same.
+
+    Cross-layer equalization (Nagel et al., 2019), so that one scale for a tensor fits all its
+    channels. Batch norms in between are folded first.
+
+    Attributes:
+        layers: the first of each pair; the second is what alone reads it, past ReLU.
+    """
+
+    layers: tuple[LayerId, ...]
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """Move the outliers of a layer's input channels into its weights; outputs stay the same.
+
+    SmoothQuant (Xiao et al., 2023): the norm before the layers is divided by a factor for each
+    channel, and the layers' weights are multiplied by it.
+
+    Attributes:
+        layers: norms, or layers that read one.
+        strength: the paper's alpha: 0 leaves the difficulty to activations, 1 to weights.
+    """
+
+    layers: tuple[LayerId, ...]
+    strength: Share = 0.5
+    samples: Count = 256
+
+
+@dataclass(frozen=True)
+class ChannelScale:
+    """A layer's weights multiplied along one side, by a power of two or any factor a channel.
+
+    Attributes:
+        side: ``out`` scales bias (and shift) as well.
+        folded: the batch norm that goes into the layer before it is scaled.
+    """
+
+    layer: LayerId
+    side: Literal["out", "in"]
+    factors: tuple[Scale, ...]
+    folded: LayerId | None = None
+
+
+@dataclass(frozen=True)
+class ChannelsScaled:
+    """Decision of :class:`Equalize` and of :class:`Smooth`.
+
+    Attributes:
+        told: what came of it, in a plain sentence.
+    """
+
+    scales: tuple[ChannelScale, ...]
+    told: str = ""
 
 
 Edit: TypeAlias = (
@@ -399,7 +569,10 @@ Edit: TypeAlias = (
     | PruneByMethod
     | Factorize
     | FoldNorms
+    | Equalize
+    | Smooth
     | Quantize
+    | Cast
     | RecalibrateNorms
     | FineTune
 )
@@ -410,7 +583,9 @@ Decision: TypeAlias = (
     | WeightsZeroed
     | LayersFactorized
     | NormsFolded
+    | ChannelsScaled
     | LayersQuantized
+    | LayersCast
     | Retrained
 )
 
@@ -423,7 +598,10 @@ EDITS: dict[str, tuple[type[Edit], type[Decision]]] = {
     "prune-by-method": (PruneByMethod, WeightsZeroed),
     "factorize": (Factorize, LayersFactorized),
     "fold-norms": (FoldNorms, NormsFolded),
+    "equalize": (Equalize, ChannelsScaled),
+    "smooth": (Smooth, ChannelsScaled),
     "quantize": (Quantize, LayersQuantized),
+    "cast": (Cast, LayersCast),
     "recalibrate-norms": (RecalibrateNorms, Retrained),
     "fine-tune": (FineTune, Retrained),
 }
@@ -438,7 +616,10 @@ HANDLERS: dict[type[Edit], str] = {
     PruneByMethod: "engine.pruning.methods:MethodPruning",
     Factorize: "engine.pruning.factors:Factorization",
     FoldNorms: "engine.pruning.folding:NormFolding",
-    Quantize: "engine.quantization.static:StaticQuantization",
+    Equalize: "engine.quantization.equalizing:Equalization",
+    Smooth: "engine.quantization.smoothing:Smoothing",
+    Quantize: "engine.quantization.quantizing:Quantization",
+    Cast: "engine.quantization.casting:Casting",
     RecalibrateNorms: "engine.recovery.recalibration:NormRecalibration",
     FineTune: "engine.recovery.tuning:FineTuning",
 }

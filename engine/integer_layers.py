@@ -6,6 +6,7 @@
 The operators are ``torch.ops.quantized_decomposed``, as torchao's PT2E flow writes them.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,19 +16,125 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 
-WEIGHT_RANGE = (-127, 127)  # symmetric: no -128, so that a sign flip stays representable
-INPUT_RANGE = (-128, 127)
+from engine.edits import InputGrid
 
 _ops = torch.ops.quantized_decomposed
+_LEAST_SCALE = 2.0**-126  # of float32 in full precision
 
 
-class _IntegerWeights:
+def integer_range(bits: int, symmetric: bool = False) -> tuple[int, int]:
+    """Least and greatest integer; symmetric: no -128, so that a sign flip stays representable."""
+    top = 2 ** (bits - 1) - 1
+    return (-top, top) if symmetric else (-top - 1, top)
+
+
+def integer_type(bits: int) -> torch.dtype:
+    """What integers of so many bits are kept in."""
+    return torch.int8 if bits <= 8 else torch.int16
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """What integers a weight is kept in; its scales are tensors of the layer.
+
+    Attributes:
+        bits, symmetric, group_size: as in :class:`engine.edits.WeightGrid`.
+    """
+
+    bits: int = 8
+    symmetric: bool = True
+    group_size: int = 0
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Least and greatest integer."""
+        return integer_range(self.bits, self.symmetric)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What they are kept in."""
+        return integer_type(self.bits)
+
+
+def round_weight(weight: Tensor, form: WeightFormat, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Integers of float weights, to the nearest; output channels first.
+
+    Args:
+        scale, zero_point: of shape (), (channels,) or (channels, groups).
+    """
+    rows = weight.reshape(len(weight), -1)
+    scale, zero_point = (_by_weight(one, form) for one in (scale, zero_point))
+    rounded = (rows / scale).round() + zero_point
+    return rounded.clamp(*form.range).to(form.dtype).reshape(weight.shape)
+
+
+def float_weight(weight: Tensor, form: WeightFormat, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """What the integers stand for, float32, by one operator."""
+    grid = (*form.range, form.dtype)
+    if scale.dim() == 0:
+        values: Tensor = _ops.dequantize_per_tensor.tensor(weight, scale, zero_point, *grid)
+    elif scale.dim() == 1:
+        values = _ops.dequantize_per_channel(weight, scale, zero_point, 0, *grid)
+    else:
+        values = _ops.dequantize_per_channel_group(
+            weight.flatten(1), scale, zero_point, *grid, form.group_size, torch.float32
+        ).view(weight.shape)
+    return values
+
+
+def _by_weight(values: Tensor, form: WeightFormat) -> Tensor:
+    """Scales or zero points of a shape that goes with (channels, weights of a row)."""
+    if values.dim() == 2:
+        return values.repeat_interleave(form.group_size, 1)
+    return values.reshape(-1, 1)
+
+
+def round_input(x: Tensor, grid: InputGrid | None, fused: bool = False) -> Tensor:
+    """A value on its grid, float32; as it is without one.
+
+    Args:
+        fused: by one operator, which gives the same numbers where the grid is static.
+    """
+    if grid is None:
+        return x
+    sides = integer_range(grid.bits)
+    if grid.scale is None:
+        return _rounded_by_sample(x, grid)
+    if fused:
+        return torch.fake_quantize_per_tensor_affine(x, grid.scale, grid.zero_point, *sides)
+    told = (grid.scale, grid.zero_point, *sides, integer_type(grid.bits))
+    rounded: Tensor = _ops.dequantize_per_tensor(_ops.quantize_per_tensor(x, *told), *told)
+    return rounded
+
+
+def _rounded_by_sample(x: Tensor, grid: InputGrid) -> Tensor:
+    """Each entry of the first axis on a grid of its own, as a runtime takes it at batch 1."""
+    rows = x.reshape(1 if x.dim() == 1 else x.shape[0], -1)
+    low, high = integer_range(grid.bits)
+    least, most = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
+    if grid.symmetric:
+        reach = torch.maximum(-least, most)
+        scale = (reach / high).clamp(min=_LEAST_SCALE)
+        zero_point = torch.zeros_like(scale, dtype=torch.int64)
+    else:
+        least, most = least.clamp(max=0.0), most.clamp(min=0.0)  # zero must be on the grid
+        scale = ((most - least) / (high - low)).clamp(min=_LEAST_SCALE)
+        zero_point = (low - (least / scale).round()).clamp(low, high).to(torch.int64)
+    told = (scale, zero_point, low, high, integer_type(grid.bits))
+    integers = _ops.quantize_per_token(rows, *told)
+    values: Tensor = _ops.dequantize_per_token(integers, *told, torch.float32)
+    return values.view(x.shape)
+
+
+class IntegerWeights:
     """What quantized convolutions and linear layers share.
 
     Attributes:
-        weight: int8, the float layer's shape, output channels first.
-        weight_scale: float32 (output channels,); zero points are all 0.
-        input_scale, input_zero_point: of the input, per tensor.
+        weight: int8 or int16, the float layer's shape, output channels first.
+        weight_scale: float32 (), (output channels,) or (output channels, groups).
+        weight_zero_point: int64, of the same shape.
+        weight_format: the integers.
+        input_grid: of the input, per tensor; None: it stays in float.
     """
 
     kind: str
@@ -35,8 +142,8 @@ class _IntegerWeights:
     weight: Tensor
     weight_scale: Tensor
     weight_zero_point: Tensor
-    input_scale: float
-    input_zero_point: int
+    weight_format: WeightFormat
+    input_grid: InputGrid | None
 
     def bake(self) -> None:
         """Keep the dequantized weights, and round inputs by one fused operator from now on.
@@ -44,67 +151,61 @@ class _IntegerWeights:
         For copies that are run many times: separate operators cost more than the layer. The
         numbers stay the same.
         """
-        self._baked = self._float_weight()
+        self._baked = self.float_weight()
 
-    def _rounded(self, x: Tensor) -> Tensor:
-        if self._baked is not None:
-            return torch.fake_quantize_per_tensor_affine(
-                x, self.input_scale, self.input_zero_point, *INPUT_RANGE
-            )
-        grid = (self.input_scale, self.input_zero_point, *INPUT_RANGE, torch.int8)
-        rounded: Tensor = _ops.dequantize_per_tensor(_ops.quantize_per_tensor(x, *grid), *grid)
-        return rounded
-
-    def _float_weight(self) -> Tensor:
+    def float_weight(self) -> Tensor:
+        """What the integers stand for, float32."""
         if self._baked is not None:
             return self._baked
-        weight: Tensor = _ops.dequantize_per_channel(
-            self.weight, self.weight_scale, self.weight_zero_point, 0, *WEIGHT_RANGE, torch.int8
+        return float_weight(
+            self.weight, self.weight_format, self.weight_scale, self.weight_zero_point
         )
-        return weight
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        return round_input(x, self.input_grid, fused=self._baked is not None)
 
 
-class QuantizedConv1d(_IntegerWeights, nn.Conv1d):
+class QuantizedConv1d(IntegerWeights, nn.Conv1d):
     """A 1-D convolution of integer weights and rounded input."""
 
     kind = "Conv1d"
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, L) to (N, C', L')."""
-        output: Tensor = self._conv_forward(self._rounded(input), self._float_weight(), self.bias)
+        output: Tensor = self._conv_forward(self._rounded(input), self.float_weight(), self.bias)
         return output
 
 
-class QuantizedConv2d(_IntegerWeights, nn.Conv2d):
+class QuantizedConv2d(IntegerWeights, nn.Conv2d):
     """A 2-D convolution of integer weights and rounded input."""
 
     kind = "Conv2d"
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', H', W')."""
-        output: Tensor = self._conv_forward(self._rounded(input), self._float_weight(), self.bias)
+        output: Tensor = self._conv_forward(self._rounded(input), self.float_weight(), self.bias)
         return output
 
 
-class QuantizedConv3d(_IntegerWeights, nn.Conv3d):
+class QuantizedConv3d(IntegerWeights, nn.Conv3d):
     """A 3-D convolution of integer weights and rounded input."""
 
     kind = "Conv3d"
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, D, H, W) to (N, C', D', H', W')."""
-        output: Tensor = self._conv_forward(self._rounded(input), self._float_weight(), self.bias)
+        output: Tensor = self._conv_forward(self._rounded(input), self.float_weight(), self.bias)
         return output
 
 
-class QuantizedLinear(_IntegerWeights, nn.Linear):
+class QuantizedLinear(IntegerWeights, nn.Linear):
     """A linear layer of integer weights and rounded input."""
 
     kind = "Linear"
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, features) to (…, features')."""
-        return nn.functional.linear(self._rounded(input), self._float_weight(), self.bias)
+        return nn.functional.linear(self._rounded(input), self.float_weight(), self.bias)
 
 
 QUANTIZED: dict[type[nn.Module], type[nn.Module]] = {
@@ -118,13 +219,13 @@ QUANTIZED: dict[type[nn.Module], type[nn.Module]] = {
 
 def is_quantized(module: nn.Module) -> bool:
     """Whether the layer holds integer weights."""
-    return isinstance(module, _IntegerWeights)
+    return isinstance(module, IntegerWeights)
 
 
 def bake(model: nn.Module) -> None:
     """Bake every layer of integer weights in ``model``, a copy of the caller's own."""
     for module in model.modules():
-        if isinstance(module, _IntegerWeights):
+        if isinstance(module, IntegerWeights):
             module.bake()
 
 
@@ -134,8 +235,8 @@ def without_rounding(model: nn.Module) -> None:
     """
     plain = {quantized: kind for kind, quantized in QUANTIZED.items()}
     for module in model.modules():
-        if isinstance(module, _IntegerWeights):
-            weight = module._float_weight()
+        if isinstance(module, IntegerWeights):
+            weight = module.float_weight()
             del module._buffers["weight"]
             changed: Any = module
             changed.__class__ = plain[type(module)]
@@ -146,17 +247,19 @@ def quantized_from(
     module: nn.Module,
     weight: Tensor,
     bias: Tensor | None,
-    weight_scale: Tensor,
-    input_scale: float,
-    input_zero_point: int,
+    scale: Tensor,
+    zero_point: Tensor,
+    form: WeightFormat,
+    grid: InputGrid | None,
 ) -> nn.Module:
     """The quantized form of a float layer, which is left as it is.
 
     Args:
         module: one of the types in :data:`QUANTIZED`.
-        weight: int8 weights.
+        weight: integers, of the format's dtype.
         bias: float32 (output channels,), None for none.
-        weight_scale: float32 (output channels,).
+        scale: float32 (), (output channels,) or (output channels, groups).
+        zero_point: int64, of the same shape.
     """
     made = module.__new__(QUANTIZED[type(module)])
     made.__dict__.update(module.__dict__)
@@ -164,10 +267,8 @@ def quantized_from(
     made._buffers = {}
     made._non_persistent_buffers_set = set()
     made.register_buffer("weight", weight)
-    made.register_buffer("weight_scale", weight_scale)
-    made.register_buffer(
-        "weight_zero_point", torch.zeros(len(weight_scale), dtype=torch.int64), persistent=False
-    )
-    made.input_scale = input_scale  # type: ignore[assignment]  # plain numbers: constants in
-    made.input_zero_point = input_zero_point  # type: ignore[assignment]  # exported programs
+    made.register_buffer("weight_scale", scale)
+    made.register_buffer("weight_zero_point", zero_point, persistent=not form.symmetric)
+    made.weight_format = form  # type: ignore[assignment]  # plain data: constants in
+    made.input_grid = grid  # type: ignore[assignment]  # exported programs
     return made

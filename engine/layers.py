@@ -32,6 +32,9 @@ class Layer:
         channels: output channels or features; None where the notion does not apply.
         note: what an edit left to say, such as ``folded into stem.conv``.
         methods: names of the edits (:data:`engine.edits.EDITS`) that can be applied to it now.
+        is_quantized: whether it computes with integers: its weights, or operators of its own.
+        why_float: why it cannot be quantized, in half a sentence, though it computes products or
+            adds; "" where it can, is, or has nothing to quantize.
     """
 
     id: LayerId
@@ -46,6 +49,8 @@ class Layer:
     aliases: tuple[str, ...] = ()
     note: str = ""
     methods: tuple[str, ...] = ()
+    is_quantized: bool = False
+    why_float: str = ""
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Literal
 
-from engine.edits import Edit
+from engine.edits import Edit, InputGrid
 from engine.energy.estimates import EnergyEstimate
 from engine.layers import LayerId, LayerTree
 from engine.metrics import Limit, MeasurementTable, Quantity
@@ -199,6 +199,31 @@ class ChannelScores:
 
     scores: tuple[float, ...]
     units: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ActivationRange:
+    """What calibration saw of a layer's input, or of an operand of its own operators.
+
+    Attributes:
+        operand: 0 for the input; counted over a layer's own operators in order.
+        name: of it in words, such as ``input`` or ``add, 2nd operand``.
+        least, most: smallest and largest value.
+        start, stop: edges of the histogram; ``counts`` are those of bins of equal width.
+        grid: on which the values are rounded; None where they are not.
+        samples: training samples that were looked at.
+    """
+
+    layer: LayerId
+    operand: int
+    name: str
+    least: float
+    most: float
+    start: float
+    stop: float
+    counts: tuple[int, ...]
+    grid: InputGrid | None
+    samples: int
 
 
 @dataclass(frozen=True)

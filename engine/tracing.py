@@ -356,7 +356,7 @@ class _Recorder(TorchDispatchMode):
         work = work_of(func)
         macs = _macs_of(func, args, kwargs, out) if work is Work.PRODUCT else 0
         outputs = tuple(
-            self._written(func, leaf, inputs)
+            self._written(func, leaf, inputs, args)
             for leaf in tree_leaves(out)
             if isinstance(leaf, Tensor)
         )
@@ -409,14 +409,16 @@ class _Recorder(TorchDispatchMode):
         self._uses[id(tensor)] = weakref.ref(tensor), use
         return use
 
-    def _written(self, func: Any, tensor: Tensor, inputs: tuple[TensorUse, ...]) -> TensorUse:
+    def _written(
+        self, func: Any, tensor: Tensor, inputs: tuple[TensorUse, ...], args: Any
+    ) -> TensorUse:
         weight = bool(inputs) and all(use.weight for use in inputs)
-        if work_of(func) is Work.FREE and inputs and not _is_quantize(func):
-            # Views; and behind dequantize what is stored is still the integer, the float is
-            # the arithmetic's notation.
-            bits = inputs[0].bits
-        else:
+        if work_of(func) is not Work.FREE or not inputs:
             bits = _bits(tensor.dtype)
+        elif str(func._overloadpacket).startswith(_QUANTIZED):
+            bits = _notated_bits(func, args, inputs[0].bits, tensor)
+        else:
+            bits = inputs[0].bits
         return self._remember(tensor, bits, weight)
 
 
@@ -433,8 +435,17 @@ def work_of(func: Any) -> Work:
     return Work.UNKNOWN
 
 
-def _is_quantize(func: Any) -> bool:
-    return str(func._overloadpacket).startswith(f"{_QUANTIZED}quantize")
+def _notated_bits(func: Any, args: Any, before: int, tensor: Tensor) -> int:
+    """Bits of what an operator that rounds or restores puts out.
+
+    Behind a dequantizer what is stored is still the integer, of the bits that its range needs; the
+    float is the arithmetic's notation.
+    """
+    names = [one.name for one in func._schema.arguments]
+    if "quant_min" not in names:  # a cast: to fewer bits, and back in notation only
+        return min(before, _bits(tensor.dtype))
+    low, high = (args[names.index(side)] for side in ("quant_min", "quant_max"))
+    return int(high - low).bit_length()
 
 
 def is_pointwise(func: Any) -> bool:

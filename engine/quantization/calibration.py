@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from engine.datasets import DataSet
 from engine.editing import module_at
-from engine.integer_layers import INPUT_RANGE, WEIGHT_RANGE
+from engine.integer_layers import integer_range
 from engine.job import Job
 from engine.layers import LayerId
 from engine.sharing import share_for_running
@@ -57,20 +57,6 @@ def input_grids(
     return grids
 
 
-def weight_scales(weight: Tensor) -> Tensor:
-    """One symmetric scale for each output channel, float32 (channels,); weight channels first."""
-    observer = _pt2e().PerChannelMinMaxObserver(
-        ch_axis=0,
-        dtype=torch.int8,
-        qscheme=torch.per_channel_symmetric,
-        quant_min=WEIGHT_RANGE[0],
-        quant_max=WEIGHT_RANGE[1],
-    )
-    observer(weight)
-    scale: Tensor = observer.calculate_qparams()[0]
-    return scale.float()
-
-
 class _Observing:
     """Pre-forward hook that shows a layer's input to an observer."""
 
@@ -105,8 +91,8 @@ def _histogram() -> Any:
     return _pt2e().HistogramObserver(
         dtype=torch.int8,
         qscheme=torch.per_tensor_affine,
-        quant_min=INPUT_RANGE[0],
-        quant_max=INPUT_RANGE[1],
+        quant_min=integer_range(8)[0],
+        quant_max=integer_range(8)[1],
     )
 
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from engine.batch_norms import FOLDABLE, is_batch_norm
+from engine.edits import InputGrid
 from engine.errors import ConsentNeeded, ModelNotFound, ModelUnreadable
-from engine.integer_layers import INPUT_RANGE, QUANTIZED, is_quantized, quantized_from
+from engine.integer_layers import QUANTIZED, WeightFormat, is_quantized, quantized_from
 from engine.layers import LayerId
 from engine.pruned_layers import (
     Factors,
@@ -71,7 +72,7 @@ class LayerDescription:
 
     structure: dict[str, PositiveInt | _Shape] = field(default_factory=dict)
     input_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    input_zero_point: Annotated[int, Field(ge=INPUT_RANGE[0], le=INPUT_RANGE[1])] | None = None
+    input_zero_point: Annotated[int, Field(ge=-128, le=127)] | None = None
     bias: bool | None = None
     folded_into: str | None = None
     heads: PositiveInt | None = None
@@ -317,7 +318,9 @@ def _difference(module: nn.Module, reference: nn.Module) -> LayerDescription | N
     has_bias = getattr(module, "bias", None) is not None
     if is_quantized(module):
         found: Any = module
-        return LayerDescription(structure, found.input_scale, found.input_zero_point, has_bias)
+        return LayerDescription(
+            structure, found.input_grid.scale, found.input_grid.zero_point, has_bias
+        )
     gained = has_bias and type(module) in FOLDABLE and reference.bias is None
     if structure or gained:
         return LayerDescription(structure, bias=True if gained else None)
@@ -404,8 +407,9 @@ def _quantized(layer: LayerId, module: Any, found: LayerDescription) -> nn.Modul
             torch.empty(module.weight.shape, dtype=torch.int8),
             torch.empty(channels) if found.bias else None,
             torch.empty(channels),
-            found.input_scale,
-            found.input_zero_point,
+            torch.empty(channels, dtype=torch.int64),
+            WeightFormat(),
+            InputGrid(8, found.input_scale, found.input_zero_point),
         )
 
 

@@ -20,7 +20,7 @@ from engine.integer_layers import QUANTIZED, bake, quantized_from
 from engine.job import Job
 from engine.layers import LayerId
 from engine.metrics import ACCURACY
-from engine.quantization.static import StaticQuantization
+from engine.quantization.quantizing import Quantization
 from engine.requests import InputSpec
 from engine.session import ModelSession
 from engine.tracing import sample_inputs
@@ -32,7 +32,7 @@ def seen(model: nn.Module, *shape: int, data: DataSet | None = None) -> Subject:
 
 def decided(subject: Subject, *layers: str, samples: int = 256) -> LayersQuantized:
     edit = Quantize(tuple(map(LayerId, layers)), calibration_samples=samples)
-    return StaticQuantization().decide(edit, subject, Job())
+    return Quantization().decide(edit, subject, Job())
 
 
 def quantized(subject: Subject, *layers: str) -> nn.Module:
@@ -67,11 +67,11 @@ def test_weights_of_a_small_convolution_by_hand() -> None:
     layer.weight.data = torch.tensor([[1.27, -0.5], [-0.254, 0.1]]).reshape(2, 1, 1, 2)
     subject = seen(nn.Sequential(layer), 1, 1, 3, 3)
     (decision,) = decided(subject, "0").layers
-    assert decision.weight_scales == pytest.approx((0.01, 0.002), rel=1e-6)
+    assert decision.weight.scales == pytest.approx((0.01, 0.002), rel=1e-6)
     made = quantized(subject, "0")[0]
     assert made.weight.dtype is torch.int8
     assert made.weight.flatten(1).tolist() == [[127, -50], [-127, 50]]
-    assert made.weight_scale.tolist() == list(decision.weight_scales)
+    assert made.weight_scale.tolist() == list(decision.weight.scales)
     assert torch.equal(made.bias, layer.bias)
 
 
@@ -90,16 +90,16 @@ def test_an_input_between_0_and_1_has_a_grid_from_0_to_1() -> None:
     training[0, 0, 0] = torch.tensor([0.0, 0.5, 1.0])
     subject = seen(nn.Sequential(nn.Conv2d(1, 2, 1)), 1, 1, 3, 3, data=toy_data(training))
     (decision,) = decided(subject, "0").layers
-    assert decision.input_scale == pytest.approx(1 / 255, rel=0.02)
-    assert decision.input_zero_point == -128
+    assert decision.input.scale == pytest.approx(1 / 255, rel=0.02)
+    assert decision.input.zero_point == -128
 
 
 def test_signed_inputs_have_their_zero_on_the_grid() -> None:
     training = torch.linspace(-1, 3, 1024).reshape(64, 1, 4, 4)
     subject = seen(nn.Sequential(nn.Conv2d(1, 2, 1)), 1, 1, 4, 4, data=toy_data(training))
     (decision,) = decided(subject, "0").layers
-    assert decision.input_scale == pytest.approx(4 / 255, rel=0.02)
-    assert decision.input_zero_point == pytest.approx(-64, abs=2)
+    assert decision.input.scale == pytest.approx(4 / 255, rel=0.02)
+    assert decision.input.zero_point == pytest.approx(-64, abs=2)
 
 
 LAYERS = [
@@ -123,9 +123,9 @@ def test_a_quantized_layer_computes_what_its_integers_say(
     """Against the same layer in float64 on numbers rounded by numpy."""
     subject = seen(nn.Sequential(layer), *shape)
     (decision,) = decided(subject, "0").layers
-    channels = np.array(decision.weight_scales).reshape(-1, *(1,) * (layer.weight.dim() - 1))
+    channels = np.array(decision.weight.scales).reshape(-1, *(1,) * (layer.weight.dim() - 1))
     weight = np.clip(np.round(layer.weight.detach().double().numpy() / channels), -127, 127)
-    scale, zero = decision.input_scale, decision.input_zero_point
+    scale, zero = decision.input.scale, decision.input.zero_point
     x = subject.inputs[0].double().numpy()
     x = (np.clip(np.round(x / scale) + zero, -128, 127) - zero) * scale
     reference = copy.deepcopy(layer).double()
@@ -146,8 +146,8 @@ def test_depthwise_filters_have_a_scale_each(demo: ModelSession, job: Job) -> No
     conv.weight.data = weight
     (decision,) = decided(seen(nn.Sequential(conv), 1, 5, 4, 4), "0").layers
     wanted = weight.abs().flatten(1).amax(1) / 127
-    assert decision.weight_scales[:3] == pytest.approx(wanted[:3].tolist(), rel=1e-6)
-    assert decision.weight_scales[3] > 0  # an empty filter has a scale to divide by
+    assert decision.weight.scales[:3] == pytest.approx(wanted[:3].tolist(), rel=1e-6)
+    assert decision.weight.scales[3] > 0  # an empty filter has a scale to divide by
 
 
 # Folding
@@ -584,7 +584,7 @@ def test_a_layer_named_twice_is_refused(demo: ModelSession, job: Job) -> None:
 def test_what_is_not_supported_is_refused_in_words(wish: dict[str, int]) -> None:
     subject = seen(nn.Sequential(conv()), 1, 3, 5, 5)
     edit = Quantize((LayerId("0"),), **wish)
-    for operation in (StaticQuantization().draft, StaticQuantization().decide):
+    for operation in (Quantization().draft, Quantization().decide):
         with pytest.raises(EditRefused):
             operation(edit, subject, Job())
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from engine.integer_layers import INPUT_RANGE, QUANTIZED, WEIGHT_RANGE, quantized_from
+from engine.edits import InputGrid
+from engine.integer_layers import QUANTIZED, WeightFormat, integer_range, quantized_from
 
 
 class _Input:
@@ -59,7 +60,11 @@ def quantized_layer_for(
     plain = layer_for(operator, arguments)
     sides = (weight["quant_min"], weight["quant_max"], grid["quant_min"], grid["quant_max"])
     integers = (weight["input"].dtype, weight["dtype"], grid["dtype"])
-    if plain is None or type(plain) not in QUANTIZED or sides != (*WEIGHT_RANGE, *INPUT_RANGE):
+    if (
+        plain is None
+        or type(plain) not in QUANTIZED
+        or sides != (*integer_range(8, symmetric=True), *integer_range(8))
+    ):
         return None
     if set(integers) != {torch.int8} or weight["axis"] != 0:
         return None
@@ -69,7 +74,8 @@ def quantized_layer_for(
     bias = arguments["bias"]
     return quantized_from(
         plain, weight["input"], None if bias is None else bias.detach(),
-        weight["scales"], grid["scale"], grid["zero_point"],
+        weight["scales"], torch.zeros(len(weight["scales"]), dtype=torch.int64), WeightFormat(),
+        InputGrid(8, grid["scale"], grid["zero_point"]),
     ).eval()  # fmt: skip
 
 

@@ -1,22 +1,22 @@
-"""Static int8 quantization: weights per output channel, inputs per tensor by calibration."""
+"""Rounding of layers to integers: the handler that decides grids and puts layers in place."""
 
-import torch
 from torch import Tensor, nn
 
 from engine.batch_norms import folded, is_batch_norm, norm_behind
 from engine.editing import Subject, module_at
-from engine.edits import LayersQuantized, Quantize, QuantizedLayer
+from engine.edits import InputGrid, LayersQuantized, Quantize, QuantizedLayer
 from engine.errors import EditRefused, RecipeMismatch
-from engine.integer_layers import QUANTIZED, WEIGHT_RANGE, is_quantized, quantized_from
+from engine.integer_layers import QUANTIZED, is_quantized, quantized_from, round_weight
 from engine.job import Job
 from engine.layers import LayerId
 from engine.pruned_layers import Folded
-from engine.quantization.calibration import Grid, input_grids, weight_scales
+from engine.quantization.calibration import input_grids
+from engine.quantization.grids import scales_of, weight_plan
 from engine.sharing import replace_module
 from engine.state import LayerEffect
 
 
-class StaticQuantization:
+class Quantization:
     """Handler of :class:`engine.edits.Quantize`."""
 
     spares_outputs = False
@@ -28,17 +28,9 @@ class StaticQuantization:
     def draft(self, edit: Quantize, subject: Subject, job: Job) -> LayersQuantized:
         """Bits and foldings without looking at data: all scales are 1."""
         self._check(edit, subject)
+        grid = InputGrid(edit.activation_bits, 1.0)
         return LayersQuantized(
-            tuple(
-                QuantizedLayer(
-                    layer,
-                    _norm_behind(layer, subject),
-                    (1.0,) * len(_weight(module_at(subject.model, layer))),
-                    1.0,
-                    0,
-                )
-                for layer in edit.layers
-            ),
+            tuple(self._decide_layer(edit, layer, grid, subject) for layer in edit.layers),
             _calibration_text(edit, subject),
         )
 
@@ -60,7 +52,9 @@ class StaticQuantization:
                     f"{layer} is not reached by the calibration samples, "
                     "or its input holds values that are not finite."
                 )
-            decided.append(self._decide_layer(layer, grids[layer], subject))
+            found = grids[layer]
+            grid = InputGrid(8, found.scale, found.zero_point)
+            decided.append(self._decide_layer(edit, layer, grid, subject))
         return LayersQuantized(tuple(decided), _calibration_text(edit, subject))
 
     def carry_out(self, decision: LayersQuantized, model: nn.Module) -> None:
@@ -71,15 +65,13 @@ class StaticQuantization:
             if not self.applies(module) or not (norm is None or is_batch_norm(norm)):
                 raise RecipeMismatch(f"{one.layer} is no layer that can be quantized that way.")
             weight, bias = _float32(module, norm)
-            scales = torch.tensor(one.weight_scales, dtype=torch.float32)
-            if len(scales) != len(weight):
+            form, scale, zero_point = scales_of(one.weight, len(weight))
+            if scale.dim() and len(scale) != len(weight):
                 raise RecipeMismatch(
-                    f"{one.layer} has {len(weight)} channels, and {len(scales)} scales are given."
+                    f"{one.layer} has {len(weight)} channels, and {len(scale)} scales are given."
                 )
-            quantized = quantized_from(
-                module, _rounded(weight, scales), bias, scales,
-                one.input_scale, one.input_zero_point,
-            )  # fmt: skip
+            integers = round_weight(weight, form, scale, zero_point)
+            quantized = quantized_from(module, integers, bias, scale, zero_point, form, one.input)
             replace_module(model, one.layer, quantized)
             if one.folded is not None and norm is not None:
                 replace_module(model, one.folded, Folded(norm, one.layer))
@@ -89,7 +81,7 @@ class StaticQuantization:
         effects = []
         for one in decision.layers:
             before = subject.tree[one.layer].weight_bits or 32
-            effects.append(LayerEffect(one.layer, "chosen", "weight bits", before, 8))
+            effects.append(LayerEffect(one.layer, "chosen", "weight bits", before, one.weight.bits))
             if one.folded is not None:
                 channels = subject.tree[one.folded].channels or 0
                 effects.append(
@@ -106,8 +98,6 @@ class StaticQuantization:
         )
 
     def _check(self, edit: Quantize, subject: Subject) -> None:
-        if edit.weight_bits != 8 or edit.activation_bits != 8:
-            raise EditRefused("Only 8 bits for weights and activations are supported yet.")
         if edit.calibration_samples < 1:
             raise EditRefused("Calibration needs at least one sample.")
         for layer in edit.layers:
@@ -117,14 +107,14 @@ class StaticQuantization:
             if not self.applies(module):
                 raise EditRefused(f"{layer} ({type(module).__name__}) cannot be quantized.")
 
-    def _decide_layer(self, layer: LayerId, grid: Grid, subject: Subject) -> QuantizedLayer:
+    def _decide_layer(
+        self, edit: Quantize, layer: LayerId, grid: InputGrid | None, subject: Subject
+    ) -> QuantizedLayer:
         norm = _norm_behind(layer, subject)
-        weight, _ = _float32(
-            module_at(subject.model, layer),
-            None if norm is None else module_at(subject.model, norm),
-        )
-        scales = tuple(weight_scales(weight).tolist())
-        return QuantizedLayer(layer, norm, scales, grid.scale, grid.zero_point)
+        module = module_at(subject.model, layer)
+        weight, bias = _float32(module, None if norm is None else module_at(subject.model, norm))
+        plan = weight_plan(edit, weight, bias, grid)
+        return QuantizedLayer(layer, norm, plan.grid, grid)
 
 
 def _calibration_text(edit: Quantize, subject: Subject) -> str:
@@ -132,12 +122,6 @@ def _calibration_text(edit: Quantize, subject: Subject) -> str:
         return "Calibrated on random noise, as no data set is chosen: expect poor accuracy."
     count = min(edit.calibration_samples, len(subject.data.training))
     return f"Calibrated on {count} training samples of {subject.data.name}."
-
-
-def _weight(module: nn.Module) -> Tensor:
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight.detach()
 
 
 def _norm_behind(layer: LayerId, subject: Subject) -> LayerId | None:
@@ -148,9 +132,3 @@ def _float32(module: nn.Module, norm: nn.Module | None) -> tuple[Tensor, Tensor 
     """Weight and bias as they are rounded, a batch norm folded into them."""
     weight, bias = folded(module, norm)
     return weight.float(), None if bias is None else bias.float()
-
-
-def _rounded(weight: Tensor, scales: Tensor) -> Tensor:
-    """Integers of the weights, int8, channels first."""
-    quotient = weight / scales.reshape(-1, *(1,) * (weight.dim() - 1))
-    return quotient.round().clamp(*WEIGHT_RANGE).to(torch.int8)
