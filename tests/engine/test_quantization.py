@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,16 +14,25 @@ from torch import Tensor, nn
 
 from engine.batch_norms import folded
 from engine.datasets import DataSet, Split, digits, loading
-from engine.editing import Subject, carried_out, handler_of, look_at
-from engine.edits import AppliedEdit, LayersQuantized, PruneChannels, Quantize
-from engine.errors import EditRefused
-from engine.integer_layers import QUANTIZED, bake, quantized_from
+from engine.editing import Subject, carried_out, look_at
+from engine.edits import (
+    AppliedEdit,
+    InputGrid,
+    LayersQuantized,
+    PruneChannels,
+    Quantize,
+    QuantizedLayer,
+)
+from engine.errors import EditRefused, RecipeMismatch
+from engine.integer_layers import QUANTIZED, bake, quantized_from, round_weight
 from engine.job import Job
 from engine.layers import LayerId
 from engine.metrics import ACCURACY
+from engine.quantization.grids import weight_plan
 from engine.quantization.quantizing import Quantization
 from engine.requests import InputSpec
 from engine.session import ModelSession
+from engine.sharing import fingerprint, stored_tensor
 from engine.tracing import sample_inputs
 
 
@@ -30,14 +40,18 @@ def seen(model: nn.Module, *shape: int, data: DataSet | None = None) -> Subject:
     return look_at(model.eval(), sample_inputs([InputSpec(shape)]), data)
 
 
-def decided(subject: Subject, *layers: str, samples: int = 256) -> LayersQuantized:
-    edit = Quantize(tuple(map(LayerId, layers)), calibration_samples=samples)
+def decided(subject: Subject, *layers: str, **wishes: Any) -> LayersQuantized:
+    edit = Quantize(tuple(map(LayerId, layers)), **wishes)
     return Quantization().decide(edit, subject, Job())
 
 
-def quantized(subject: Subject, *layers: str) -> nn.Module:
-    edit = Quantize(tuple(map(LayerId, layers)))
-    return carried_out(AppliedEdit(edit, decided(subject, *layers)), subject).model
+def after(subject: Subject, *layers: str, **wishes: Any) -> Subject:
+    edit = Quantize(tuple(map(LayerId, layers)), **wishes)
+    return carried_out(AppliedEdit(edit, decided(subject, *layers, **wishes)), subject)
+
+
+def quantized(subject: Subject, *layers: str, **wishes: Any) -> nn.Module:
+    return after(subject, *layers, **wishes).model
 
 
 def toy_data(training: Tensor, classes: int = 10) -> DataSet:
@@ -68,7 +82,7 @@ def test_weights_of_a_small_convolution_by_hand() -> None:
     subject = seen(nn.Sequential(layer), 1, 1, 3, 3)
     (decision,) = decided(subject, "0").layers
     assert decision.weight.scales == pytest.approx((0.01, 0.002), rel=1e-6)
-    made = quantized(subject, "0")[0]
+    made = quantized(subject, "0", bias_correction=False)[0]
     assert made.weight.dtype is torch.int8
     assert made.weight.flatten(1).tolist() == [[127, -50], [-127, 50]]
     assert made.weight_scale.tolist() == list(decision.weight.scales)
@@ -123,6 +137,7 @@ def test_a_quantized_layer_computes_what_its_integers_say(
     """Against the same layer in float64 on numbers rounded by numpy."""
     subject = seen(nn.Sequential(layer), *shape)
     (decision,) = decided(subject, "0").layers
+    made = quantized(subject, "0")
     channels = np.array(decision.weight.scales).reshape(-1, *(1,) * (layer.weight.dim() - 1))
     weight = np.clip(np.round(layer.weight.detach().double().numpy() / channels), -127, 127)
     scale, zero = decision.input.scale, decision.input.zero_point
@@ -130,8 +145,9 @@ def test_a_quantized_layer_computes_what_its_integers_say(
     x = (np.clip(np.round(x / scale) + zero, -128, 127) - zero) * scale
     reference = copy.deepcopy(layer).double()
     reference.weight.data = torch.from_numpy(weight * channels)
+    reference.bias = nn.Parameter(made[0].bias.double())
     wanted = reference(torch.from_numpy(x)).float()
-    got = quantized(subject, "0")(subject.inputs[0])
+    got = made(subject.inputs[0])
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
     assert not torch.equal(got, layer(subject.inputs[0]))
 
@@ -391,7 +407,7 @@ def test_calibration_samples_are_spread_over_the_training_split(
     training = torch.arange(1000.0).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2)
     model = nn.Sequential(Witness(), nn.Conv2d(1, 2, 1))
     subject = seen(model, 1, 1, 2, 2, data=toy_data(training))
-    decision = decided(subject, "1", samples=samples)
+    decision = decided(subject, "1", calibration_samples=samples)
     assert Witness.seen == pytest.approx(wanted, abs=1)
     count = min(samples, 1000)
     assert decision.calibration == f"Calibrated on {count} training samples of toy."
@@ -435,30 +451,65 @@ def test_inputs_that_are_not_finite_are_refused(bad: float) -> None:
 # The fast form
 
 
+FORMS = st.builds(
+    lambda bits, symmetric, granularity, size: Quantize(
+        (LayerId("0"),),
+        weight_bits=bits,
+        weight_symmetric=symmetric,
+        granularity=granularity,
+        group_size=size,
+    ),
+    st.integers(2, 16),
+    st.booleans(),
+    st.sampled_from(["tensor", "channel", "group"]),
+    st.integers(1, 40),
+)
+"""What a weight may be asked to become."""
+
+
+def inputs_around(grid: InputGrid, shape: tuple[int, ...], spread: float, draw: Any) -> Tensor:
+    """Values around a grid's ends and its middle, on its points and halfway between them."""
+    width = 2**grid.bits
+    steps = torch.randn(shape, generator=draw) * (width / 2) * spread - grid.zero_point
+    halves = torch.randint(0, 3, shape, generator=draw) / 2
+    scale = grid.scale or 1.0
+    return torch.where(halves < 1, (steps.round() + halves) * scale, steps * scale)
+
+
 @given(
+    FORMS,
     # Single precision, as calibration gives them: only such have one inverse.
-    st.floats(-6, 3).map(lambda power: float(np.float32(10.0**power))),
-    st.integers(-128, 127),
+    st.one_of(st.none(), st.floats(-6, 3).map(lambda power: float(np.float32(10.0**power)))),
+    st.sampled_from([8, 16]),
+    st.booleans(),
+    st.floats(-1, 1),
     st.integers(0, 2**31),
     st.sampled_from([0.5, 1.0, 3.0, 1e4]),
 )
 @settings(max_examples=80)
 def test_baked_layers_put_out_the_same_bits(
-    scale: float, zero: int, seed: int, spread: float
+    edit: Quantize,
+    scale: float | None,
+    bits: Any,
+    symmetric: bool,
+    zero: float,
+    seed: int,
+    spread: float,
 ) -> None:
-    generator = torch.Generator().manual_seed(seed)
+    """For all grids of weights and inputs, static and dynamic."""
+    draw = torch.Generator().manual_seed(seed)
+    zero_point = 0 if symmetric else round(zero * (2 ** (bits - 1) - 1))
+    grid = InputGrid(bits, scale, 0 if scale is None else zero_point, symmetric)
     for layer, shape in ((nn.Linear(16, 4), (8, 16)), (nn.Conv2d(2, 3, 3), (2, 2, 6, 6))):
-        integers = torch.randint(-127, 128, layer.weight.shape, generator=generator)
-        scales = torch.rand(len(layer.weight), generator=generator) + 1e-3
+        weight = torch.randn(layer.weight.shape, generator=draw)
+        plan = weight_plan(edit, weight, layer.bias.detach(), grid)
+        integers = round_weight(plan.weight, plan.form, plan.scale, plan.zero_point)
         made = quantized_from(
-            layer, integers.to(torch.int8), layer.bias.detach(), scales, scale, zero
+            layer, integers, plan.bias, plan.scale, plan.zero_point, plan.form, grid
         )
         fast = copy.deepcopy(made)
         bake(fast)
-        # Around the grid's ends, its middle, on its points and halfway between them.
-        steps = torch.randn(shape, generator=generator) * 128 * spread - zero
-        halves = torch.randint(0, 3, shape, generator=generator) / 2
-        x = torch.where(halves < 1, (steps.round() + halves) * scale, steps * scale)
+        x = inputs_around(grid, shape, spread, draw)
         assert torch.equal(made(x), fast(x))
 
 
@@ -471,6 +522,89 @@ def test_evaluation_runs_the_form_that_is_exported(demo: ModelSession, job: Job)
     images = digits().validation.images[:100]
     with torch.inference_mode():
         assert torch.equal(model(images), fast(images))
+
+
+# Decisions
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {},
+        {"weight_bits": 4, "granularity": "group", "group_size": 9, "weight_observer": "mse"},
+        {"weight_bits": 7, "granularity": "tensor", "weight_symmetric": False},
+        {"activations": "dynamic", "activation_symmetric": True},
+        {"activations": "none", "weight_bits": 16},
+        {"activation_bits": 16, "observer": "percentile", "percentile": 99.0},
+    ],
+    ids=str,
+)
+def test_a_decision_is_the_same_every_time_and_carries_out_to_the_same_bits(
+    wishes: dict[str, Any],
+) -> None:
+    training = torch.randn(100, 3, 6, 6)
+    model = nn.Sequential(conv(3, 4), stirred(nn.BatchNorm2d(4)), nn.ReLU(), conv(4, 2))
+    made = []
+    for _ in range(2):
+        subject = seen(copy.deepcopy(model), 1, 3, 6, 6, data=toy_data(training))
+        made.append((decided(subject, "0", "3", **wishes), after(subject, "0", "3", **wishes)))
+    (first, one), (second, other) = made
+    assert first == second
+    assert fingerprint(one.model) == fingerprint(other.model)
+    assert relative_error(one.model, seen(model, 1, 3, 6, 6)) < 0.3
+    bits = wishes.get("activation_bits", 8) if wishes.get("activations") != "none" else None
+    for layer in map(LayerId, ("0", "3")):
+        found = one.tree[layer]
+        assert (found.weight_bits, found.activation_bits) == (wishes.get("weight_bits", 8), bits)
+
+
+def tampered(name: str, tensor: Tensor) -> Callable[[QuantizedLayer], QuantizedLayer]:
+    return lambda one: replace(one, tensors=(stored_tensor(name, tensor),))
+
+
+def with_grid(**changes: Any) -> Callable[[QuantizedLayer], QuantizedLayer]:
+    return lambda one: replace(one, weight=replace(one.weight, **changes))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "words"),
+    [
+        (tampered("weight", torch.zeros(3, 4)), "not 4-bit integers"),
+        (tampered("weight", torch.zeros(4, 3, dtype=torch.int8)), "not 4-bit integers"),
+        (tampered("weight", torch.full((3, 4), 8, dtype=torch.int8)), "not 4-bit integers"),
+        (tampered("weight", torch.full((3, 4), -8, dtype=torch.int8)), "not 4-bit integers"),
+        (tampered("weight", torch.zeros(3, 4, dtype=torch.int16)), "not 4-bit integers"),
+        (tampered("bias", torch.zeros(4)), "bias that is given"),
+        (tampered("bias", torch.zeros(3, dtype=torch.float64)), "bias that is given"),
+        (tampered("gain", torch.zeros(3)), "no tensor called “gain”"),
+        (with_grid(scales=(1.0, 1.0)), "3 channels, and 2 scales"),
+        (with_grid(group_size=3), "3 channels, and 3 scales"),
+        (with_grid(group_size=1, scales=(1.0,) * 12, zero_points=(0,) * 12), "12 scales"),
+        (with_grid(zero_points=(0, 0)), "zero points"),
+        (with_grid(zero_points=(0, 1, 0)), "zero points"),
+        (with_grid(symmetric=False, zero_points=(0, 9, 0)), "zero points"),
+        (lambda one: replace(one, input=InputGrid(8, 1.0, 128)), "not on its grid"),
+        (lambda one: replace(one, layer=LayerId("1")), "no layer that can be quantized"),
+        (lambda one: replace(one, folded=LayerId("1")), "no layer that can be quantized"),
+    ],
+)
+def test_a_decision_that_was_tampered_with_is_refused(
+    tamper: Callable[[QuantizedLayer], QuantizedLayer], words: str
+) -> None:
+    subject = seen(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), 1, 4)
+    edit = Quantize((LayerId("0"),), weight_bits=4)
+    decision = Quantization().decide(edit, subject, Job())
+    changed = replace(decision, layers=tuple(map(tamper, decision.layers)))
+    with pytest.raises(RecipeMismatch, match=words):
+        carried_out(AppliedEdit(edit, changed), subject)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(bad: float) -> None:
+    layer = nn.Linear(4, 3)
+    layer.weight.data[1, 2] = bad
+    with pytest.raises(EditRefused, match="0 holds weights that are not finite"):
+        decided(seen(nn.Sequential(layer), 1, 4), "0")
 
 
 # What follows from it
@@ -507,7 +641,7 @@ def test_every_layer_of_the_demo_in_int8_costs_less_than_a_point(
     demo: ModelSession, job: Job
 ) -> None:
     layers = quantizable(demo)
-    assert len(layers) == 9
+    assert len(layers) == 9 + 2  # with the additions of two blocks
     demo.apply(Quantize(layers), job)
     snapshot = demo.evaluate(job).snapshot
     base, now = (
@@ -518,7 +652,7 @@ def test_every_layer_of_the_demo_in_int8_costs_less_than_a_point(
     assert 3.5 < sizes[0] / sizes[1] < 4
     assert {one.weight_bits for one in snapshot.current.tree if one.parameters} == {8}
     latency = demo.measure_latency(job).snapshot.current.table["latency"]
-    assert latency.conditions["int8"] == "9 layers simulated in floating point"
+    assert latency.conditions["int8"] == "11 layers simulated in floating point"
 
 
 def test_a_preview_looks_at_no_data(demo: ModelSession, job: Job) -> None:
@@ -579,14 +713,52 @@ def test_a_layer_named_twice_is_refused(demo: ModelSession, job: Job) -> None:
 
 
 @pytest.mark.parametrize(
-    "wish", [{"weight_bits": 4}, {"activation_bits": 16}, {"calibration_samples": 0}]
+    ("wish", "words"),
+    [
+        ({"weight_bits": 1}, "2 to 16 bits"),
+        ({"weight_bits": 17}, "2 to 16 bits"),
+        ({"activation_bits": 4}, "8 or 16 bits"),
+        ({"calibration_samples": 0}, "at least one sample"),
+        ({"group_size": 0}, "at least one weight"),
+        ({"percentile": 50.0}, "above 50"),
+        ({"percentile": float("nan")}, "above 50"),
+        ({"granularity": "row"}, "granularity"),
+        ({"observer": "entropy"}, "observer"),
+        ({"weight_observer": "entropy"}, "observer of weights"),
+        ({"activations": "maybe"}, "static, dynamic or none"),
+        ({"rounding": "up"}, "rounding"),
+    ],
 )
-def test_what_is_not_supported_is_refused_in_words(wish: dict[str, int]) -> None:
+def test_what_no_grid_can_be_made_of_is_refused_in_words(wish: dict[str, Any], words: str) -> None:
     subject = seen(nn.Sequential(conv()), 1, 3, 5, 5)
     edit = Quantize((LayerId("0"),), **wish)
     for operation in (Quantization().draft, Quantization().decide):
-        with pytest.raises(EditRefused):
+        with pytest.raises(EditRefused, match=words):
             operation(edit, subject, Job())
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "words"),
+    [
+        (nn.ConvTranspose2d(3, 4, 2), (1, 3, 4, 4), "transposed"),
+        (nn.PReLU(), (1, 3), "neither a convolution nor a linear"),
+        (nn.ReLU(), (1, 3), "no weights"),
+        (nn.BatchNorm2d(3), (1, 3, 4, 4), "goes into the layer before"),
+        (nn.Sequential(nn.Linear(3, 2)), (1, 3), "choose those"),
+    ],
+)
+def test_what_stays_in_float_says_why(
+    module: nn.Module, shape: tuple[int, ...], words: str
+) -> None:
+    with pytest.raises(EditRefused, match=words):
+        decided(seen(nn.Sequential(module), *shape), "0")
+
+
+def test_an_embedding_says_why_it_stays_in_float() -> None:
+    inputs = sample_inputs([InputSpec((2, 3), "int64", high=5)])
+    subject = look_at(nn.Sequential(nn.Embedding(5, 4)).eval(), inputs)
+    with pytest.raises(EditRefused, match="looked up and not multiplied"):
+        decided(subject, "0")
 
 
 def test_every_float_type_has_its_quantized_one() -> None:
@@ -596,7 +768,7 @@ def test_every_float_type_has_its_quantized_one() -> None:
 
 
 class ByKeyword(nn.Module):
-    """Calls its layers by keyword, which hooks on inputs do not see."""
+    """Calls its layers by keyword."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -607,8 +779,10 @@ class ByKeyword(nn.Module):
         return self.second(input=self.first(input=x))
 
 
-def test_a_layer_called_by_keyword_is_refused_in_words() -> None:
-    subject = look_at(ByKeyword().eval(), (torch.randn(1, 1, 2, 2),))
-    edit = Quantize((LayerId("first"),))
-    with pytest.raises(EditRefused, match="first is not reached"):
-        handler_of(edit).decide(edit, subject, Job())
+def test_a_layer_called_by_keyword_is_calibrated() -> None:
+    x = torch.randn(1, 1, 2, 2)
+    subject = look_at(ByKeyword().eval(), (x,))
+    (decision,) = decided(subject, "first", observer="min-max").layers
+    assert decision.input.scale == pytest.approx(
+        (max(float(x.max()), 0) - min(float(x.min()), 0)) / 255, rel=1e-6
+    )
