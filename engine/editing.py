@@ -13,13 +13,24 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from engine.datasets import DataSet
-from engine.edits import HANDLERS, ON_SHAPES, RECOVERING, AppliedEdit, Edit, edit_name
+from engine.edits import (
+    HANDLERS,
+    ON_SHAPES,
+    RECOVERING,
+    AppliedEdit,
+    Edit,
+    InputGrid,
+    Quantize,
+    edit_name,
+)
 from engine.errors import EditRefused, ForwardFailed
+from engine.half_layers import is_half
 from engine.integer_layers import IntegerWeights, is_quantized
 from engine.job import Job
 from engine.layers import Layer, LayerId, LayerTree
 from engine.lazy import resolve
 from engine.pruned_layers import StandIn, channels_of, note_of
+from engine.rounded_operators import RoundedOperators
 from engine.sharing import share, tensors_of
 from engine.state import LayerEffect
 from engine.tracing import Trace, batch_of, layer_tree, trace
@@ -37,6 +48,7 @@ class Subject:
         base: the model without any edit, for what learns from it; None: this one.
         energy: modelled joules of each layer, for what weighs layers by them.
         memo: analyses of this state that several edits or previews share, by name.
+        unrounded: the state that this one computes the same as but for rounding; None: this one.
     """
 
     model: nn.Module
@@ -47,6 +59,7 @@ class Subject:
     base: nn.Module | None = None
     energy: Mapping[LayerId, float] = field(default_factory=dict)
     memo: dict[str, Any] = field(default_factory=dict)
+    unrounded: "Subject | None" = None
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """The analysis of that name, made on first use; a refusal is remembered as well."""
@@ -83,7 +96,11 @@ class Handler(Protocol):
             they are named.
 
     A handler that needs more than the layer may have ``fits(layer, model, seen)`` as well: whether
-    the edit can be applied where the layer stands in the model, as the trace shows it.
+    the edit can be applied where the layer stands in the model, as the trace shows it; that of
+    quantization has ``why_not`` of the same arguments, which says why it cannot. One whose edits
+    only round says ``keeps_ranges = True``. One that can tell only by running what comes of an edit
+    whether it went wrong has ``checked(decision, subject, job)``, which gives the decision with
+    warnings in it.
     """
 
     spares_outputs: bool
@@ -118,6 +135,14 @@ def _handler(name: str) -> Handler:
     return handler
 
 
+def checked(applied: AppliedEdit, subject: Subject, job: Job) -> AppliedEdit:
+    """The edit with warnings of what running its result shows, where its handler looks for any."""
+    check = getattr(handler_of(applied.request), "checked", None)
+    if check is None:
+        return applied
+    return replace(applied, decision=check(applied.decision, subject, job))
+
+
 def carried_out(applied: AppliedEdit, subject: Subject) -> Subject:
     """The state behind a decided edit, validated on fake tensors before anybody sees it.
 
@@ -125,7 +150,8 @@ def carried_out(applied: AppliedEdit, subject: Subject) -> Subject:
         EditRefused: the edited model would not run, or would put out other shapes.
     """
     model = share(subject.model)
-    handler_of(applied.request).carry_out(applied.decision, model)
+    handler = handler_of(applied.request)
+    handler.carry_out(applied.decision, model)
     try:
         after = look_at(model, subject.inputs, subject.data)
     except ForwardFailed as error:
@@ -137,6 +163,8 @@ def carried_out(applied: AppliedEdit, subject: Subject) -> Subject:
             f"The edit would change the model's output from {_shapes(before)} to {_shapes(now)}.",
             "Leave the output layer, and what is coupled to it, out of the selection.",
         )
+    if getattr(handler, "keeps_ranges", False):
+        return replace(after, unrounded=subject.unrounded or subject)
     return after
 
 
@@ -170,7 +198,12 @@ def look_at(model: nn.Module, inputs: tuple[Tensor, ...], data: DataSet | None =
 
     def describe(module: nn.Module, layer: Layer) -> Layer:
         methods = methods_of(module, layer.id, model, seen)
-        return replace(_described(module, layer, counted), methods=methods)
+        why: Any = _handler(HANDLERS[Quantize])
+        return replace(
+            _described(module, layer, counted),
+            methods=methods,
+            why_float=why.why_not(layer.id, model, seen),
+        )
 
     tree = layer_tree(model, seen.output_shapes, describe)
     return Subject(model, inputs, seen, tree, data)
@@ -193,12 +226,12 @@ def _described(module: nn.Module, layer: Layer, counted: set[int]) -> Layer:
         kind=getattr(module, "kind", layer.kind) if _is_ours(module) else layer.kind,
         parameters=sum(one.numel() for one in own),
         weights=sum(one.numel() for one in own if one.dim() > 1),
-        zeros=sum(_zeros(one) for one in own if one.dim() > 1),
+        zeros=sum(_zeros(one, module) for one in own if one.dim() > 1),
         weight_bits=_weight_bits(module, weight),
         activation_bits=_activation_bits(module),
         channels=channels_of(module),
         note=note_of(module),
-        is_quantized=quantized,
+        is_quantized=quantized or isinstance(module, RoundedOperators),
     )
 
 
@@ -209,18 +242,24 @@ def _weight_bits(module: nn.Module, weight: Any) -> int | None:
 
 
 def _activation_bits(module: nn.Module) -> int | None:
-    grid = module.input_grid if isinstance(module, IntegerWeights) else None
-    return None if grid is None else grid.bits
+    if is_half(module):
+        return 16
+    grids: tuple[InputGrid | None, ...] = ()
+    if isinstance(module, IntegerWeights):
+        grids = (module.input_grid,)
+    elif isinstance(module, RoundedOperators):
+        grids = tuple(grid for one in module.operators for grid in one.inputs)
+    return next((grid.bits for grid in grids if grid is not None), None)
 
 
 def _is_ours(module: nn.Module) -> bool:
-    return is_quantized(module) or isinstance(module, StandIn)
+    return is_quantized(module) or is_half(module) or isinstance(module, StandIn)
 
 
 def weight_zeros(model: nn.Module) -> dict[str, float]:
     """Share of zeros in each parameter and buffer of two axes and more, by full name."""
     return {
-        name: _zeros(tensor) / tensor.numel()
+        name: _zeros(tensor, module_at(model, LayerId(name.rpartition(".")[0]))) / tensor.numel()
         for name, tensor in tensors_of(model)
         if tensor.dim() > 1 and tensor.numel()
     }
@@ -229,13 +268,18 @@ def weight_zeros(model: nn.Module) -> dict[str, float]:
 _zeros_of: MutableMapping[Tensor, tuple[int, int]] = WeakIdKeyDictionary()
 
 
-def _zeros(tensor: Tensor) -> int:
-    """Zero elements; counted once for each version of a tensor, as states share tensors."""
+def _zeros(tensor: Tensor, holder: nn.Module) -> int:
+    """Zero elements; counted once for each version of a tensor, as states share tensors.
+
+    Args:
+        holder: the layer whose tensor it is; integer weights stand for 0 at their zero point.
+    """
     if tensor.device.type == "meta":
         return 0
     version, zeros = _zeros_of.get(tensor, (-1, 0))
     if version != tensor._version:
-        zeros = tensor.numel() - int(torch.count_nonzero(tensor))
+        integers = isinstance(holder, IntegerWeights) and tensor is holder.weight
+        zeros = holder.zeros() if integers else tensor.numel() - int(torch.count_nonzero(tensor))
         _zeros_of[tensor] = (tensor._version, zeros)
     return zeros
 

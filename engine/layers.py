@@ -118,6 +118,18 @@ class LayerTree:
         """Layers without children, in order."""
         return tuple(id_ for id_, below in self._children.items() if not below)
 
+    def quantized_count(self) -> tuple[int, int]:
+        """How many layers compute with integers, and of how many that have something to round.
+
+        Layers that were cast to 16-bit floats are among the latter.
+        """
+        able = [
+            layer for layer in self
+            if layer.activation_bits is not None or layer.is_quantized or layer.why_float
+            or "quantize" in layer.methods
+        ]  # fmt: skip
+        return sum(layer.is_quantized for layer in able), len(able)
+
     def inclusive(self, own: Mapping[LayerId, float]) -> dict[LayerId, float]:
         """Sum of ``own`` over each layer and all below it; layers with nothing are absent."""
         sums: dict[LayerId, float] = {}

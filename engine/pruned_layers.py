@@ -1,4 +1,4 @@
-"""Modules that edits put in the place of a model's own: fewer heads, two factors, nothing at all.
+"""Modules that edits put in the place of a model's own: attention, two factors, nothing at all.
 
 A stand-in keeps the names of parameters and children, and takes what the original took where the
 model calls it. Whoever makes one hands over a module of a copy of their own (see
@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from engine.integer_layers import is_quantized
+from engine.rounded_operators import plain_class
 from engine.sharing import own_parameter
 
 Form: TypeAlias = Literal["channel", "spatial"]
@@ -216,30 +217,36 @@ def _along(axis: int, kernel: Any, stride: Any, padding: Any, dilation: Any) -> 
     }
 
 
-# Attention with fewer heads
+# Attention that calls its projections
 
 
-class _FewerHeads(StandIn, nn.Module):
-    """An attention layer whose inner width, heads times head size, is not its outer one.
+class ExplicitAttention(StandIn, nn.Module):
+    """An attention layer that calls its projections, which are layers like any other.
+
+    Its inner width, heads times head size, need not be its outer one.
 
     Attributes:
         head_size: features of one head, as before.
-        heads_before: how many heads the layer came with.
+        heads_before: how many heads the layer came with, where some were removed.
     """
 
     head_size: int
     heads_before: int
 
 
-class PrunedMultiheadAttention(_FewerHeads):
-    """``torch.nn.MultiheadAttention`` over one embedding, with fewer heads."""
+class ExplicitMultiheadAttention(ExplicitAttention):
+    """``torch.nn.MultiheadAttention`` over one embedding."""
 
-    in_proj_weight: Tensor
-    in_proj_bias: Tensor | None
+    in_proj: nn.Module
     out_proj: nn.Module
     num_heads: int
     dropout: float
     batch_first: bool
+
+    @property
+    def in_proj_bias(self) -> Tensor | None:
+        """As torch's encoder layers ask for it."""
+        return getattr(self.in_proj, "bias", None)
 
     def forward(
         self,
@@ -290,12 +297,15 @@ class PrunedMultiheadAttention(_FewerHeads):
 
     def _projected(self, inputs: list[Tensor]) -> list[Tensor]:
         """Query, key and value as (N, heads, L, head size)."""
+        projection = self.in_proj
         if inputs[0] is inputs[1] is inputs[2]:
-            found = F.linear(inputs[0], self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
-        else:
-            biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-            parts = zip(inputs, self.in_proj_weight.chunk(3), biases, strict=True)
+            found = projection(inputs[0]).chunk(3, -1)
+        elif type(projection) is nn.Linear:
+            biases = (None,) * 3 if projection.bias is None else projection.bias.chunk(3)
+            parts = zip(inputs, projection.weight.chunk(3), biases, strict=True)
             found = tuple(F.linear(*part) for part in parts)
+        else:
+            found = tuple(projection(one).chunk(3, -1)[at] for at, one in enumerate(inputs))
         return [one.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for one in found]
 
     def _merged(self, mask: Tensor | None, padding: Tensor | None, query: Tensor) -> Tensor | None:
@@ -318,8 +328,8 @@ def _additive(mask: Tensor, like: Tensor) -> Tensor:
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill(mask, float("-inf"))
 
 
-class PrunedWindowAttention(_FewerHeads):
-    """torchvision's ``ShiftedWindowAttention`` with fewer heads (Swin, Liu et al., 2021)."""
+class ExplicitWindowAttention(ExplicitAttention):
+    """torchvision's ``ShiftedWindowAttention`` (Swin, Liu et al., 2021)."""
 
     qkv: nn.Module
     proj: nn.Module
@@ -397,8 +407,8 @@ class PrunedWindowAttention(_FewerHeads):
         return torch.zeros_like(apart, dtype=x.dtype).masked_fill(apart, -100.0)
 
 
-class PrunedWindowAttentionV2(PrunedWindowAttention):
-    """torchvision's ``ShiftedWindowAttentionV2`` with fewer heads (Liu et al., 2022)."""
+class ExplicitWindowAttentionV2(ExplicitWindowAttention):
+    """torchvision's ``ShiftedWindowAttentionV2`` (Liu et al., 2022)."""
 
     logit_scale: Tensor
     cpb_mlp: nn.Module
@@ -413,8 +423,8 @@ class PrunedWindowAttentionV2(PrunedWindowAttention):
         return 16 * self._by_pair(table).sigmoid()
 
 
-class PrunedRelativeAttention(_FewerHeads):
-    """torchvision's ``RelativePositionalMultiHeadAttention`` with fewer heads (MaxViT)."""
+class ExplicitRelativeAttention(ExplicitAttention):
+    """torchvision's ``RelativePositionalMultiHeadAttention`` (MaxViT)."""
 
     to_qkv: nn.Module
     merge: nn.Module
@@ -461,51 +471,59 @@ class _Kind:
     Attributes:
         heads: the attribute that counts them.
         widths: attributes that hold their inner width.
-        pruned: the class that stands in; None where the original says its inner width itself.
+        explicit: the class that stands in; None where the original says its inner width itself.
+        calls: whether the original calls its projections too.
         cuts: the projections to query, key and value first, the one to the output second.
     """
 
     heads: str
-    pruned: type[_FewerHeads] | None
+    explicit: type[ExplicitAttention] | None
     cuts: tuple[_Cut, ...]
     widths: tuple[str, ...] = ()
+    calls: bool = False
 
 
 def _kind(
-    heads: str, qkv: str, output: str, pruned: type[_FewerHeads] | None, *more: _Cut, **widths: Any
+    heads: str,
+    qkv: str,
+    output: str,
+    explicit: type[ExplicitAttention] | None,
+    *more: _Cut,
+    **settings: Any,
 ) -> _Kind:
-    projections = (_Cut(f"{qkv}weight", 0, 3), _Cut(f"{output}.weight", 1))
-    return _Kind(heads, pruned, (*projections, _Cut(f"{qkv}bias", 0, 3), *more), **widths)
+    projections = (_Cut(f"{qkv}.weight", 0, 3), _Cut(f"{output}.weight", 1))
+    return _Kind(heads, explicit, (*projections, _Cut(f"{qkv}.bias", 0, 3), *more), **settings)
 
 
 _TABLE = _Cut("relative_position_bias_table", 1, size=1)
 _KINDS = {
     "torch.nn.modules.activation.MultiheadAttention": _kind(
-        "num_heads", "in_proj_", "out_proj", PrunedMultiheadAttention
+        "num_heads", "in_proj", "out_proj", ExplicitMultiheadAttention
     ),
     "torchvision.models.swin_transformer.ShiftedWindowAttention": _kind(
-        "num_heads", "qkv.", "proj", PrunedWindowAttention, _TABLE
+        "num_heads", "qkv", "proj", ExplicitWindowAttention, _TABLE
     ),
     "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": _kind(
-        "num_heads", "qkv.", "proj", PrunedWindowAttentionV2,
+        "num_heads", "qkv", "proj", ExplicitWindowAttentionV2,
         _Cut("logit_scale", 0, size=1), _Cut("cpb_mlp.2.weight", 0, size=1),
     ),
     "torchvision.models.maxvit.RelativePositionalMultiHeadAttention": _kind(
-        "n_heads", "to_qkv.", "merge", PrunedRelativeAttention, _TABLE
+        "n_heads", "to_qkv", "merge", ExplicitRelativeAttention, _TABLE, calls=True
     ),
     "timm.layers.attention.Attention": _kind(
-        "num_heads", "qkv.", "proj", None,
-        _Cut("gate.weight", 0), _Cut("gate.bias", 0), widths=("attn_dim",),
+        "num_heads", "qkv", "proj", None,
+        _Cut("gate.weight", 0), _Cut("gate.bias", 0), widths=("attn_dim",), calls=True,
     ),
 }  # fmt: skip
 """By the full name of the class, whose package need not be there: a subclass may do otherwise."""
 
 
 def _kind_of(module: nn.Module) -> _Kind | None:
+    own = plain_class(module)
     for kind in _KINDS.values():
-        if type(module) is kind.pruned:
+        if own is kind.explicit:
             return kind
-    return _KINDS.get(f"{type(module).__module__}.{type(module).__qualname__}")
+    return _KINDS.get(f"{own.__module__}.{own.__qualname__}")
 
 
 def heads_of(module: nn.Module) -> int | None:
@@ -518,11 +536,9 @@ def why_heads_stay(module: nn.Module) -> str:
     """Why no head can be removed from an attention layer of a known class; "" if some can be."""
     kind = _kind_of(module)
     assert kind is not None
-    if isinstance(module, nn.MultiheadAttention) and (
-        not module._qkv_same_embed_dim or module.bias_k is not None or module.add_zero_attn
-    ):
-        return "has keys or values of its own beside those of its input"
-    if kind.pruned is None and not isinstance(module.norm, nn.Identity):
+    if why := _why_not_explicit(module):
+        return why
+    if kind.explicit is None and not isinstance(module.norm, nn.Identity):
         return "normalises over all heads at once"
     size, heads = _head_size(module, kind), getattr(module, kind.heads)
     for cut in kind.cuts:
@@ -549,17 +565,61 @@ def without_heads(module: nn.Module, removed: Sequence[int]) -> nn.Module:
     size, heads = _head_size(module, kind), int(getattr(module, kind.heads))
     gone = set(removed)
     kept = torch.tensor([head for head in range(heads) if head not in gone])
-    made: Any = module
-    if kind.pruned is not None and type(module) is not kind.pruned:
-        made = _stand_in(module, kind.pruned, size)
+    made: Any = explicit_attention(module)
     made.heads_before = getattr(module, "heads_before", heads)
     setattr(made, kind.heads, len(kept))
     for width in kind.widths:
         setattr(made, width, len(kept) * size)
     for cut in kind.cuts:
         _cut(*_owner(made, cut.tensor), cut, _entries(kept, heads, cut, size))
-    if isinstance(made, PrunedWindowAttentionV2):
-        _without_key_bias(made.qkv)
+    return made  # type: ignore[no-any-return]
+
+
+def is_explicit(module: nn.Module) -> bool:
+    """Whether it is attention of ours, which calls its projections."""
+    return isinstance(module, ExplicitAttention)
+
+
+def reads_projections(module: nn.Module) -> bool:
+    """Whether it is attention of a known class that reads the weights of its projections itself.
+
+    Projections that are to be anything else than they are need :func:`explicit_attention` around
+    them.
+    """
+    kind = None if is_explicit(module) else _kind_of(module)
+    return kind is not None and not kind.calls
+
+
+def why_not_explicit(module: nn.Module) -> str:
+    """Why attention that reads its projections stays as it is; "" if it need not."""
+    return _why_not_explicit(module) if reads_projections(module) else ""
+
+
+def _why_not_explicit(module: nn.Module) -> str:
+    if isinstance(module, nn.MultiheadAttention) and (
+        not module._qkv_same_embed_dim or module.bias_k is not None or module.add_zero_attn
+    ):
+        return "has keys or values of its own beside those of its input"
+    return ""
+
+
+def explicit_attention(module: nn.Module) -> nn.Module:
+    """The attention layer with all its heads, as one that calls its projections.
+
+    Args:
+        module: of a known class, and such that :func:`why_not_explicit` knows no reason.
+
+    Returns:
+        The layer itself where it is one already. torch's packed projection becomes a layer
+        ``in_proj``.
+    """
+    kind = _kind_of(module)
+    assert kind is not None
+    if kind.explicit is None or is_explicit(module):
+        return module
+    made: Any = _stand_in(module, kind.explicit, _head_size(module, kind))
+    if isinstance(made, ExplicitWindowAttentionV2):
+        made.qkv = _without_key_bias(made.qkv)
     return made  # type: ignore[no-any-return]
 
 
@@ -571,7 +631,7 @@ def head_projections(module: nn.Module) -> tuple[Tensor, Tensor]:
     kind = _kind_of(module)
     assert kind is not None
     heads, size = getattr(module, kind.heads), _head_size(module, kind)
-    qkv, output = (getattr(*_owner(module, cut.tensor)).detach() for cut in kind.cuts[:2])
+    qkv, output = (_tensor(module, cut.tensor).detach() for cut in kind.cuts[:2])
     value = qkv.chunk(3)[2].reshape(heads, size, -1)
     return value, output.reshape(-1, heads, size).transpose(0, 1)
 
@@ -580,14 +640,21 @@ def _head_size(module: nn.Module, kind: _Kind) -> int:
     known = getattr(module, "head_size", None) or getattr(module, "head_dim", None)
     if isinstance(known, int):
         return known
-    parent, name = _owner(module, kind.cuts[1].tensor)
-    return int(getattr(parent, name).shape[1]) // int(getattr(module, kind.heads))
+    return int(_tensor(module, kind.cuts[1].tensor).shape[1]) // int(getattr(module, kind.heads))
+
+
+def _tensor(module: nn.Module, name: str) -> Any:
+    """The tensor of that name, packed or in a layer of its own; None where there is none."""
+    parent, last = _owner(module, name)
+    return getattr(parent, last, None)
 
 
 def _owner(module: nn.Module, tensor: str) -> tuple[Any, str]:
     """The module that holds the tensor, None where there is none, and the tensor's name there."""
     *path, name = tensor.split(".")
     owner: Any = module
+    if isinstance(module, nn.MultiheadAttention) and path == ["in_proj"]:
+        return module, f"in_proj_{name}"
     for one in path:
         owner = getattr(owner, one, None)
     return owner, name
@@ -609,15 +676,17 @@ def _cut(owner: Any, name: str, cut: _Cut, keep: Tensor) -> None:
         owner.out_features, owner.in_features = smaller.shape
 
 
-def _stand_in(module: nn.Module, pruned: type[_FewerHeads], size: int) -> Any:
+def _stand_in(module: nn.Module, explicit: type[ExplicitAttention], size: int) -> Any:
     """A module of that class around the parameters, buffers and children of the original."""
-    made: Any = pruned.__new__(pruned)
+    made: Any = explicit.__new__(explicit)
     made.__dict__.update(module.__dict__)
     for held in ("_parameters", "_buffers", "_modules"):
         made.__dict__[held] = dict(module.__dict__[held])
     made.kind = type(module).__name__
     made.head_size = size
     if isinstance(module, nn.MultiheadAttention):
+        del made._modules["out_proj"]
+        made.in_proj = _unpacked(made._parameters)
         made.out_proj = _called(module.out_proj)
         # WORKAROUND: torch's fused encoder layer takes the inner width for the outer one and asks
         # for nothing but this; without effect if torch has another question.
@@ -634,8 +703,23 @@ def _called(projection: nn.Module) -> nn.Module:
     return made
 
 
-def _without_key_bias(qkv: nn.Module) -> None:
-    """Zero the keys' bias, which the original leaves out of every pass."""
-    if isinstance(qkv.bias, Tensor):
-        query, key, value = qkv.bias.detach().chunk(3)
-        qkv.bias = own_parameter(torch.cat([query, torch.zeros_like(key), value]), qkv.bias)
+def _unpacked(parameters: dict[str, Any]) -> nn.Module:
+    """torch's packed projection to queries, keys and values as a layer; its tensors move there."""
+    weight, bias = parameters.pop("in_proj_weight"), parameters.pop("in_proj_bias")
+    for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight"):
+        parameters.pop(name, None)
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
+    made.weight, made.bias = weight, bias
+    return made.eval()
+
+
+def _without_key_bias(qkv: nn.Module) -> nn.Module:
+    """The projection with a keys' bias of 0, which the original leaves out of every pass."""
+    if not isinstance(qkv.bias, Tensor):
+        return qkv
+    made = qkv.__new__(type(qkv))
+    made.__dict__.update(qkv.__dict__)
+    made._parameters = dict(qkv._parameters)
+    query, key, value = qkv.bias.detach().chunk(3)
+    made.bias = own_parameter(torch.cat([query, torch.zeros_like(key), value]), qkv.bias)
+    return made
