@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from engine.editing import Subject, carried_out, handler_of, look_at
 from engine.edits import AppliedEdit, Edit
-from engine.export.program import _exported_for_any_batch
+from engine.export.capture import _for_any_batch
 from engine.job import Job
 from engine.recipe import Recipe, read_recipe, write_recipe
 from engine.requests import InputSpec
@@ -165,7 +165,7 @@ def assert_round_trips(
 
 def exported(subject: Subject) -> Tensor:
     """What the model puts out as an exported program of any batch size."""
-    program = _exported_for_any_batch(subject.model, subject.inputs)
+    program = _for_any_batch(subject.model, subject.inputs)
     assert program is not None
     with torch.inference_mode():
         found: Tensor = program.module()(*subject.inputs)
