@@ -75,6 +75,9 @@ def float_weight(weight: Tensor, form: WeightFormat, scale: Tensor, zero_point: 
         values: Tensor = _ops.dequantize_per_tensor.tensor(weight, scale, zero_point, *grid)
     elif scale.dim() == 1:
         values = _ops.dequantize_per_channel(weight, scale, zero_point, 0, *grid)
+    elif form.group_size == 1:  # which the operator for groups does not take
+        flat = (one.flatten() for one in (weight, scale, zero_point))
+        values = _ops.dequantize_per_channel(*flat, 0, *grid).view(weight.shape)
     else:
         values = _ops.dequantize_per_channel_group(
             weight.flatten(1), scale, zero_point, *grid, form.group_size, torch.float32
@@ -93,13 +96,16 @@ def round_input(x: Tensor, grid: InputGrid | None, fused: bool = False) -> Tenso
     """A value on its grid, float32; as it is without one.
 
     Args:
-        fused: by one operator, which gives the same numbers where the grid is static.
+        fused: by one operator of the same numbers, which lets gradients pass where the grid
+            reaches (the straight-through estimator, Bengio et al., 2013).
     """
     if grid is None:
         return x
     sides = integer_range(grid.bits)
     if grid.scale is None:
-        return _rounded_by_sample(x, grid)
+        by_sample = _PassedThrough.apply if fused else _rounded_by_sample
+        values: Tensor = by_sample(x, grid)
+        return values
     if fused:
         return torch.fake_quantize_per_tensor_affine(x, grid.scale, grid.zero_point, *sides)
     told = (grid.scale, grid.zero_point, *sides, integer_type(grid.bits))
@@ -109,7 +115,7 @@ def round_input(x: Tensor, grid: InputGrid | None, fused: bool = False) -> Tenso
 
 def _rounded_by_sample(x: Tensor, grid: InputGrid) -> Tensor:
     """Each entry of the first axis on a grid of its own, as a runtime takes it at batch 1."""
-    rows = x.reshape(1 if x.dim() == 1 else x.shape[0], -1)
+    rows = x.unsqueeze(0) if x.dim() == 1 else x.flatten(1)
     low, high = integer_range(grid.bits)
     least, most = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
     if grid.symmetric:
@@ -123,7 +129,19 @@ def _rounded_by_sample(x: Tensor, grid: InputGrid) -> Tensor:
     told = (scale, zero_point, low, high, integer_type(grid.bits))
     integers = _ops.quantize_per_token(rows, *told)
     values: Tensor = _ops.dequantize_per_token(integers, *told, torch.float32)
-    return values.view(x.shape)
+    return values.view_as(x)
+
+
+class _PassedThrough(torch.autograd.Function):
+    """Rounding by sample, whose ranges hold every value; gradients pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, grid: InputGrid) -> Tensor:
+        return _rounded_by_sample(x, grid)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0], None
 
 
 class IntegerWeights:
@@ -135,9 +153,11 @@ class IntegerWeights:
         weight_zero_point: int64, of the same shape.
         weight_format: the integers.
         input_grid: of the input, per tensor; None: it stays in float.
+        is_masked: whether the float weight held zeros, which training leaves.
     """
 
     kind: str
+    is_masked: bool
     _baked: Tensor | None = None
     weight: Tensor
     weight_scale: Tensor
@@ -160,6 +180,11 @@ class IntegerWeights:
         return float_weight(
             self.weight, self.weight_format, self.weight_scale, self.weight_zero_point
         )
+
+    def zeros(self) -> int:
+        """How many weights stand for 0: those at their zero point."""
+        rows = self.weight.reshape(len(self.weight), -1)
+        return int((rows == _by_weight(self.weight_zero_point, self.weight_format)).sum())
 
     def _rounded(self, x: Tensor) -> Tensor:
         return round_input(x, self.input_grid, fused=self._baked is not None)
@@ -229,9 +254,9 @@ def bake(model: nn.Module) -> None:
             module.bake()
 
 
-def without_rounding(model: nn.Module) -> None:
+def without_integers(model: nn.Module) -> None:
     """Turn every layer of integer weights in ``model``, a copy of the caller's own, into the
-    float layer of the same shapes: for analyses that follow gradients, which rounding stops.
+    float layer of the same shapes.
     """
     plain = {quantized: kind for kind, quantized in QUANTIZED.items()}
     for module in model.modules():
@@ -271,4 +296,6 @@ def quantized_from(
     made.register_buffer("weight_zero_point", zero_point, persistent=not form.symmetric)
     made.weight_format = form  # type: ignore[assignment]  # plain data: constants in
     made.input_grid = grid  # type: ignore[assignment]  # exported programs
+    kept = module.weight.detach()  # type: ignore[operator]
+    made.is_masked = not kept.is_meta and bool((kept == 0).any())  # type: ignore[assignment]
     return made

@@ -9,9 +9,9 @@ import itertools
 import logging
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from math import prod
 from typing import Any, Literal
@@ -25,14 +25,16 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     UnsupportedOperatorException,
 )
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from engine.errors import ForwardFailed
 from engine.layers import ROOT, Layer, LayerId, LayerTree
-from engine.operators import Operator, OperatorTable, TensorUse, Window, Work
+from engine.operators import Operator, OperatorTable, OwnOperator, TensorUse, Window, Work
 from engine.requests import InputSpec
+from engine.rounded_operators import OperatorCall, operator_call
 from engine.sharing import share, share_for_running, tensors_of
 
 aten = torch.ops.aten
@@ -100,6 +102,8 @@ class Trace:
         residual_layers: layers that add to what they are given what they make of it, and put out
             a sum of the same shape (:meth:`engine.operators.OperatorTable.hands_on`).
         ran: ``real`` when shapes depend on data, so that the figures hold for the sample input.
+        own_operators: additions and products of matrices that the code of each layer itself calls,
+            in order; None where it does not call the same whenever it runs.
     """
 
     operators: OperatorTable
@@ -108,6 +112,7 @@ class Trace:
     output_layers: frozenset[LayerId]
     residual_layers: frozenset[LayerId] = frozenset()
     ran: Literal["fake", "real"] = "fake"
+    own_operators: Mapping[LayerId, tuple[OwnOperator, ...] | None] = field(default_factory=dict)
 
 
 def trace(model: nn.Module, inputs: tuple[Any, ...], batch: int = 0) -> Trace:
@@ -169,8 +174,9 @@ def _recorded(
     """What one pass of ``copy``, which is the tracer's own, shows."""
     recorder = _Recorder({id(tensor): name for name, tensor in tensors_of(copy)}, seen)
     depth = _watch(copy, recorder)
+    calls = _Calls(recorder)
     try:
-        with torch.no_grad(), plain_kernels(), deeper_calls(depth), mode, recorder:
+        with torch.no_grad(), plain_kernels(), deeper_calls(depth), mode, recorder, calls:
             result = copy(*samples)
     except DATA_DEPENDENT as error:
         layer = recorder.layer_of(error)
@@ -186,6 +192,7 @@ def _recorded(
         operators.last_products(),
         recorder.residual_layers(operators),
         ran,
+        recorder.own_operators,
     )
 
 
@@ -313,6 +320,8 @@ class _Recorder(TorchDispatchMode):
         # Weakly, as a real run would keep all activations; an id may so come to name another.
         self._uses: dict[int, tuple[weakref.ref[Tensor], TensorUse]] = {}
         self._numbers = itertools.count()
+        self.own_operators: dict[LayerId, tuple[OwnOperator, ...] | None] = {}
+        self._own: list[list[OwnOperator]] = [[]]  # of every running layer
         self._failed: tuple[BaseException | None, LayerId] = (None, ROOT)
 
     def layer_of(self, error: BaseException) -> LayerId:
@@ -325,6 +334,7 @@ class _Recorder(TorchDispatchMode):
 
         def hook(_module: nn.Module, inputs: Any) -> None:
             self._stack.append(layer)
+            self._own.append([])
             given = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
             use = None if given is None else self._use(given)
             self._given.append((len(self.operators), use))
@@ -336,6 +346,9 @@ class _Recorder(TorchDispatchMode):
 
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             self._stack.pop()
+            own = tuple(self._own.pop())
+            if self.own_operators.setdefault(layer, own) != own:
+                self.own_operators[layer] = None
             self._note_call(layer, output)
             raised = sys.exc_info()[1] if output is None else None
             if raised is not None and raised is not self._failed[0]:
@@ -376,6 +389,17 @@ class _Recorder(TorchDispatchMode):
             leaves = tree_leaves((args, kwargs, out))
             self._seen(operator, [leaf for leaf in leaves if isinstance(leaf, Tensor)])
         return out
+
+    def note_own(self, call: OperatorCall) -> None:
+        """See a call of the running layer's own code, before it is made."""
+        uses = [self._use(operand) for operand in call.operands]
+        if call.kind == "attention":
+            takes = [not (uses[0].weight or uses[1].weight), not uses[2].weight]
+        else:
+            alike = call.names[0] == "matmul" or uses[0].shape == uses[1].shape
+            takes = [alike and not any(use.weight for use in uses)]
+        pairs = zip(call.names, takes, strict=True)
+        self._own[-1].extend(OwnOperator(*pair, call.in_place) for pair in pairs)
 
     def _note_call(self, layer: LayerId, output: Any) -> None:
         first, given = self._given.pop()
@@ -420,6 +444,20 @@ class _Recorder(TorchDispatchMode):
         else:
             bits = inputs[0].bits
         return self._remember(tensor, bits, weight)
+
+
+class _Calls(TorchFunctionMode):
+    """Tells the recorder what the layers' code calls, before the dispatcher takes it apart."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        call = operator_call(func, args, kwargs or {})
+        if call is not None:
+            self._recorder.note_own(call)
+        return func(*args, **(kwargs or {}))
 
 
 @cache

@@ -1,10 +1,11 @@
 """Structured pruning: output channels removed with everything coupled to them.
 
-Every decision is checked on the sample input against the law of :mod:`engine.pruning.shrinking`.
+Every decision is checked on the sample input against :mod:`engine.pruning.law`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,14 @@ from torch.nn.modules.conv import _ConvNd
 from engine.editing import Subject, module_at
 from engine.edits import ChannelSlice, ChannelsRemoved, PruneChannels
 from engine.errors import EditRefused
+from engine.integer_layers import IntegerWeights
 from engine.job import Job
 from engine.layers import LayerId
 from engine.pruning.amounts import Pool, by_energy, by_layer, by_rank
 from engine.pruning.coupling import Group, Member, group_of
 from engine.pruning.criteria import COMPARABLE, Scores, by_unit, unit_scores
-from engine.pruning.shrinking import check_law, shrink
+from engine.pruning.law import check_law
+from engine.pruning.shrinking import kept, regrouped, shrink
 from engine.state import LayerEffect
 
 _Side = tuple[LayerId, str, int]
@@ -94,7 +97,7 @@ class ChannelPruning:
         if not decision.slices:
             return (decision.told or "The amount removes no whole channel: nothing changes.",)
         saved = "Removed channels save time, memory and energy on every device."
-        told = (decision.told, _reach(decision, subject), saved)
+        told = (decision.told, _reach(decision, subject), _split_groups(decision, subject), saved)
         return tuple(one for one in told if one)
 
     def _groups(self, edit: PruneChannels, subject: Subject, job: Job) -> list[Group]:
@@ -351,6 +354,24 @@ class _EnergyLeft:
 
 
 # What is told
+
+
+def _split_groups(decision: ChannelsRemoved, subject: Subject) -> str:
+    """Which groups of weights under one scale fall apart, in a sentence; "" where none does."""
+    split: list[str] = []
+    for one in decision.slices:
+        module: Any = module_at(subject.model, one.layer) if one.side == "in" else None
+        size = module.weight_format.group_size if isinstance(module, IntegerWeights) else 0
+        if size and getattr(module, "groups", 1) == 1:
+            fewer = regrouped(module, kept(one))[0]
+            if fewer < size:
+                split.append(f"{one.layer} (of {size} weights, then of {fewer})")
+    if not split:
+        return ""
+    return (
+        f"Groups of weights that share a scale become smaller in {', '.join(split)}: more scales "
+        "are stored. Quantized after pruning, groups stay whole."
+    )
 
 
 def _reach(decision: ChannelsRemoved, subject: Subject) -> str:

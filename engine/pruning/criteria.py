@@ -176,26 +176,16 @@ def _module(member: Member, subject: Subject) -> nn.Module | None:
 
 def _norms(module: nn.Module, order: int) -> Tensor:
     """L1 or L2 norm of each filter, float64 (channels,)."""
-    weight, scale = _integers(module)
-    norms: Tensor = torch.linalg.vector_norm(weight, order, dim=1).double()
-    return norms if scale is None else norms * scale
+    norms: Tensor = torch.linalg.vector_norm(_filters(module), order, dim=1).double()
+    return norms
 
 
-def _filters(module: nn.Module) -> Tensor:
-    """The weights that write each channel, (channels, weights)."""
-    weight, scale = _integers(module)
-    return weight if scale is None else weight * scale[:, None]
-
-
-def _integers(module: Any) -> tuple[Tensor, Tensor | None]:
-    """The weights by output channel, (channels, weights), and of integers what one stands for."""
-    weight: Tensor = module.weight.detach()
+def _filters(module: Any) -> Tensor:
+    """The weights that write each channel, (channels, weights), at least in float32."""
+    weight: Tensor = module.float_weight() if is_quantized(module) else module.weight.detach()
     if getattr(module, "transposed", False):  # (in, out / groups, …)
         weight = weight.unflatten(0, (module.groups, -1)).transpose(1, 2).flatten(0, 1)
-    if is_quantized(module):
-        scale: Tensor = module.weight_scale.double()
-        return weight.flatten(1).float(), scale
-    return weight.flatten(1), None
+    return weight.flatten(1).to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def _distances(filters: Tensor, job: Job) -> Tensor:

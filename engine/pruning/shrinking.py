@@ -1,29 +1,18 @@
-"""Channels cut out of layers, and the law by which every cut is judged.
+"""Channels cut out of layers."""
 
-The law: the pruned model puts out what the unpruned one puts out when the removed channels are
-masked where they are read. A normalisation over all channels of a position (layer norm, RMS norm)
-reads them too: masked, it normalises over those that stay.
-"""
-
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from engine.editing import Subject, module_at
+from engine.editing import module_at
 from engine.edits import ChannelSlice
-from engine.errors import EditRefused, RecipeMismatch, is_out_of_memory
-from engine.integer_layers import bake, is_quantized
-from engine.layers import LayerId
-from engine.pruning.unchanged import Unchanged
-from engine.sharing import own_parameter, replace_module, share, share_for_running
-
-LAW_TOLERANCE = 1e-3
-"""Largest difference allowed between pruned and masked outputs, as a share of the largest one.
-
-Float32 sums in another order differ by far less; a wrong coupling by far more.
-"""
+from engine.errors import RecipeMismatch
+from engine.integer_layers import IntegerWeights
+from engine.sharing import own_parameter
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -71,96 +60,9 @@ def shrink(model: nn.Module, slices: Iterable[ChannelSlice]) -> None:
     for one in slices:
         if one.side == "parameter":
             parent, _, name = one.layer.rpartition(".")
-            cutter.cut(model.get_submodule(parent), name, _kept(one), one.dim)
+            cutter.cut(model.get_submodule(parent), name, kept(one), one.dim)
         else:
-            cutter.shrink(module_at(model, one.layer), one.side, _kept(one))
-
-
-def masked(model: nn.Module, slices: Iterable[ChannelSlice]) -> nn.Module:
-    """A copy of the same shapes that is blind to the removed channels, wherever they are read.
-
-    The columns that read them are zero, and the rows that write them, for where no layer reads
-    (queries and keys); a norm over the channels is one over those that stay.
-    """
-    copy = share(model)
-    _mask(copy, slices)
-    return copy
-
-
-def _mask(copy: nn.Module, slices: Iterable[ChannelSlice]) -> None:
-    for one in slices:
-        if one.side == "parameter":
-            parent, _, name = one.layer.rpartition(".")
-            _zero(copy.get_submodule(parent), name, one.removed, one.dim)
-            continue
-        module = module_at(copy, one.layer)
-        if normalises_channels(module):
-            replace_module(copy, one.layer, _NormOfKept(module, one))
-        elif one.side == "in":
-            _blind(module, one.removed)
-        elif isinstance(module, nn.Linear | _ConvNd):
-            _mute(module, one.removed)
-
-
-def check_law(slices: Sequence[ChannelSlice], subject: Subject) -> None:
-    """Run the pruned and the masked model on the sample input and compare them.
-
-    A model that no longer runs, or puts out other shapes, passes here: that is refused, in words,
-    when its shapes are validated.
-
-    Raises:
-        EditRefused: they differ, so that the channels were not coupled rightly.
-    """
-    if any(one.is_meta for one in subject.model.parameters()):
-        return  # nothing can be computed: shapes are all that will be checked
-    pruned, blind = (share_for_running(subject.model, baked=False) for _ in range(2))
-    shrink(pruned, slices)
-    _mask(blind, slices)
-    bake(pruned)
-    bake(blind)
-    unchanged = Unchanged(map(_owner, slices))
-    unchanged.keep_of(pruned)
-    with torch.inference_mode():
-        try:
-            smaller = list(_floats(pruned(*subject.inputs)))
-        except RuntimeError as failure:
-            if is_out_of_memory(failure):
-                raise
-            return
-        unchanged.reuse_in(blind)
-        larger = list(_floats(blind(*subject.inputs)))
-    if [one.shape for one in smaller] != [one.shape for one in larger]:
-        return
-    for got, wanted in zip(smaller, larger, strict=True):
-        if not wanted.numel():  # a detector that found nothing
-            continue
-        scale = float(wanted.abs().max())
-        error = float((got - wanted).abs().max())
-        if not error <= _tolerance(subject.model) * scale + 1e-9:
-            raise EditRefused(
-                f"The channels coupled to {slices[0].layer} were not found rightly: "
-                f"the pruned model is off by {error:.3g} of {scale:.3g}.",
-                "Prune single weights of these layers instead, or quantize them.",
-            )
-
-
-def _owner(one: ChannelSlice) -> LayerId:
-    return LayerId(one.layer.rpartition(".")[0]) if one.side == "parameter" else one.layer
-
-
-def _tolerance(model: nn.Module) -> float:
-    """The law's tolerance, or a few roundings where the model computes in 16 bits."""
-    floats = (one.dtype for one in model.parameters() if one.is_floating_point())
-    return max(LAW_TOLERANCE, *(4 * torch.finfo(one).eps for one in set(floats)))
-
-
-def _floats(output: object) -> Iterator[Tensor]:
-    for leaf in torch.utils._pytree.tree_leaves(output):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            yield leaf
-
-
-# Cutting
+            cutter.shrink(module_at(model, one.layer), one.side, kept(one))
 
 
 def _check_fit(one: ChannelSlice, model: nn.Module) -> None:
@@ -198,10 +100,38 @@ def _is_of_whole(removed: Sequence[int], unit: int) -> bool:
     return len(removed) == unit * len(groups)
 
 
-def _kept(one: ChannelSlice) -> Tensor:
+def kept(one: ChannelSlice) -> Tensor:
+    """Sorted indices of the channels that stay."""
     keep = torch.ones(one.of, dtype=torch.bool)
     keep[list(one.removed)] = False
     return keep.nonzero().flatten()
+
+
+def shrink_layer(module: nn.Module, side: str, keep: Tensor) -> None:
+    """Keep only some channels on one side of a layer, of a copy of the caller's own."""
+    _Cutter().shrink(module, side, keep)
+
+
+def _reads_all(module: Any) -> bool:
+    """Whether each output channel reads every input channel."""
+    return getattr(module, "groups", 1) == 1
+
+
+def regrouped(module: IntegerWeights, keep: Tensor) -> tuple[int, Tensor]:
+    """The largest groups that the weights of these input channels have with the scales they had.
+
+    Returns:
+        Weights in a group, and for each group of a row the one before whose scale it takes.
+    """
+    size = module.weight_format.group_size
+    columns = torch.arange(module.weight[0].numel()).view(module.weight.shape[1], -1)
+    before = columns[keep].flatten() // size
+    for fewer in range(min(size, len(before)), 1, -1):
+        if len(before) % fewer == 0:
+            groups = before.view(-1, fewer)
+            if bool((groups == groups[:, :1]).all()):
+                return fewer, groups[:, 0]
+    return 1, before
 
 
 class _Cutter:
@@ -226,9 +156,8 @@ class _Cutter:
 
     def shrink(self, module: nn.Module, side: str, keep: Tensor) -> None:
         """Keep only some channels on one side of a layer, its hyperparameters following."""
-        if side == "out" and is_quantized(module):
-            self.cut(module, "weight_scale", keep, 0)
-            self.cut(module, "weight_zero_point", keep, 0)
+        if isinstance(module, IntegerWeights):
+            self._shrink_grid(module, side, keep)
         if isinstance(module, nn.Linear):
             self._shrink_linear(module, side, keep)
         elif isinstance(module, _ConvNd):
@@ -238,6 +167,21 @@ class _Cutter:
             module.embedding_dim = len(keep)
         else:
             self._shrink_norm(module, keep)
+
+    def _shrink_grid(self, module: IntegerWeights, side: str, keep: Tensor) -> None:
+        """Keep the scales of what stays; a group that loses weights becomes several smaller ones,
+        of the same scale, so that every weight stays what it is.
+        """
+        names = ("weight_scale", "weight_zero_point")
+        if side == "out" and module.weight_scale.dim():
+            for name in names:
+                self.cut(module, name, keep, 0)  # type: ignore[arg-type]  # a module as well
+        if side == "out" or not module.weight_format.group_size or not _reads_all(module):
+            return
+        size, groups = regrouped(module, keep)
+        for name in names:
+            setattr(module, name, getattr(module, name).index_select(1, groups))
+        module.weight_format = replace(module.weight_format, group_size=size)
 
     def _shrink_linear(self, module: nn.Linear, side: str, keep: Tensor) -> None:
         self.cut(module, "weight", keep, 0 if side == "out" else 1)
@@ -277,64 +221,3 @@ class _Cutter:
             module.num_parameters = len(keep)
         else:
             module.num_features = len(keep)  # type: ignore[assignment]
-
-
-# Masking
-
-
-def _zero(module: nn.Module, name: str, indices: Sequence[int], dim: int) -> None:
-    tensor: Tensor = getattr(module, name)
-    blind = tensor.detach().index_fill(dim, torch.tensor(indices, device=tensor.device), 0)
-    _replace(module, name, blind)
-
-
-def _replace(module: nn.Module, name: str, tensor: Tensor) -> None:
-    old = getattr(module, name)
-    setattr(module, name, own_parameter(tensor, old) if isinstance(old, nn.Parameter) else tensor)
-
-
-def _blind(module: nn.Module, indices: Sequence[int]) -> None:
-    """Let the layer read nothing from these input channels."""
-    if not isinstance(module, _ConvNd) or module.groups == 1 or module.transposed:
-        transposed = isinstance(module, _ConvNd) and module.transposed
-        _zero(module, "weight", indices, 0 if transposed else 1)
-        return
-    weight = module.weight.detach().clone()
-    columns = weight.shape[1]
-    grouped = weight.view(module.groups, -1, *weight.shape[1:])
-    for index in indices:
-        grouped[index // columns, :, index % columns] = 0
-    _replace(module, "weight", weight)
-
-
-def _mute(module: nn.Linear | _ConvNd, indices: Sequence[int]) -> None:
-    """Let the layer put zeros out on these channels."""
-    transposed = isinstance(module, _ConvNd) and module.transposed
-    if not transposed:
-        _zero(module, "weight", indices, 0)
-    elif module.groups == 1:
-        _zero(module, "weight", indices, 1)
-    if module.bias is not None:
-        _zero(module, "bias", indices, 0)
-
-
-class _NormOfKept(nn.Module):
-    """A norm over the channels that stay; the others it leaves at 0."""
-
-    def __init__(self, norm: nn.Module, one: ChannelSlice) -> None:
-        super().__init__()
-        # Others than torch's own put the channels where convolutions have them.
-        plain = type(norm).forward in (nn.LayerNorm.forward, nn.RMSNorm.forward)
-        self._axis = -1 if plain else 1
-        self._of = one.of
-        self._norm = norm
-        keep = _kept(one)
-        self.register_buffer("_keep", keep, persistent=False)
-        _Cutter().shrink(norm, "out", keep)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised where channels stay, of the same shape."""
-        keep: Tensor = self._keep  # type: ignore[assignment]
-        axis = self._axis if x.shape[self._axis] == self._of else -1
-        normed = self._norm(x.index_select(axis, keep))
-        return x.new_zeros(x.shape, dtype=normed.dtype).index_copy(axis, keep, normed)

@@ -17,7 +17,6 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from engine.errors import EditRefused
-from engine.integer_layers import without_rounding
 from engine.layers import LayerId
 from engine.pruning.computing import rule_of
 from engine.pruning.following import Follower
@@ -25,6 +24,7 @@ from engine.pruning.labels import Atoms, Labelling, Labels, Settled
 from engine.pruning.shrinking import is_depthwise, normalises_channels
 from engine.sharing import share, share_for_running, tensors_of
 from engine.tracing import DATA_DEPENDENT, deeper_calls, faker, plain_kernels
+from engine.unrounded import without_rounding
 
 Side: TypeAlias = Literal["out", "in", "parameter"]
 
@@ -221,6 +221,7 @@ _TORCH = (
     ("in_proj_weight", 0), ("q_proj_weight", 0), ("k_proj_weight", 0), ("v_proj_weight", 0),
     ("out_proj.weight", 1),
 )  # fmt: skip
+_EXPLICIT = ("in_proj.weight", 0), ("out_proj.weight", 1)
 _SWIN = ("qkv.weight", 0), ("proj.weight", 1)
 _MAXVIT = ("to_qkv.weight", 0), ("merge.weight", 1)
 _ATTENTION = {
@@ -228,9 +229,9 @@ _ATTENTION = {
     "torchvision.models.swin_transformer.ShiftedWindowAttention": _Attention(_SWIN),
     "torchvision.models.maxvit.RelativePositionalMultiHeadAttention": _Attention(_MAXVIT),
     "timm.layers.attention.Attention": _Attention(_SWIN, one_width=False),
-    "engine.pruned_layers.PrunedMultiheadAttention": _Attention(_TORCH, one_width=False),
-    "engine.pruned_layers.PrunedWindowAttention": _Attention(_SWIN, one_width=False),
-    "engine.pruned_layers.PrunedRelativeAttention": _Attention(_MAXVIT, one_width=False),
+    "engine.pruned_layers.ExplicitMultiheadAttention": _Attention(_EXPLICIT, one_width=False),
+    "engine.pruned_layers.ExplicitWindowAttention": _Attention(_SWIN, one_width=False),
+    "engine.pruned_layers.ExplicitRelativeAttention": _Attention(_MAXVIT, one_width=False),
 }
 """By the full name of the class or one of its bases, whose package need not be there."""
 

@@ -16,11 +16,11 @@ from torch.nn.modules.conv import _ConvNd
 from engine.datasets import DataSet, Samples
 from engine.editing import Subject
 from engine.errors import EditRefused, EngineError, is_out_of_memory
-from engine.integer_layers import without_rounding
 from engine.job import Job
 from engine.layers import LayerId
 from engine.losses import loss_of
 from engine.sharing import own_parameter, share, share_for_running
+from engine.unrounded import without_rounding
 
 T = TypeVar("T")
 
@@ -191,15 +191,15 @@ def _products_of(layer: str, module: nn.Module) -> Iterator[tuple[Side, Tensor]]
     weight = products.get("weight")
     if weight is None or not (is_product or weight.dim() == 1):
         return
-    written = _by_channel(module, "out", weight) if is_product else weight.double()
+    written = by_channel(module, "out", weight) if is_product else weight.double()
     if "bias" in products:
         written = written + products["bias"].double()
     yield (layer, "out", 0), written
     if is_product:
-        yield (layer, "in", 0), _by_channel(module, "in", weight)
+        yield (layer, "in", 0), by_channel(module, "in", weight)
 
 
-def _by_channel(module: nn.Module, side: str, weight: Tensor) -> Tensor:
+def by_channel(module: nn.Module, side: str, weight: Tensor) -> Tensor:
     """Sums over everything but the channels of one side; float64 (channels,)."""
     matrix = weight.flatten(2).sum(2, dtype=torch.double) if weight.dim() > 2 else weight.double()
     # Rows are the channels of one side, columns those of the other within a group.

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from engine.editing import Subject
-from engine.edits import FineTune
+from engine.edits import FineTune, Quantize
 from engine.errors import ExportFailed
 from engine.files import write_atomically
 from engine.kept import cache_folder
@@ -75,18 +75,21 @@ class Checkpoint:
             self.path.unlink()
 
 
-def checkpoint_of(edit: FineTune, subject: Subject) -> Checkpoint:
-    """Where the training of that edit on that state, with these data, is kept.
+def checkpoint_of(edit: FineTune | Quantize, subject: Subject) -> Checkpoint:
+    """Where what is learned for that edit on that state, with these data, is kept.
 
     Older ones that nobody went on with are dropped.
     """
-    data, base = subject.data, subject.base if edit.distillation else None
+    data, base = subject.data, None
+    if isinstance(edit, FineTune) and edit.distillation:
+        base = subject.base
     told = [
         _FORMAT,
         torch.__version__,
         repr(edit),
         fingerprint(subject.model),
         "" if base is None else fingerprint(base),
+        "" if subject.unrounded is None else fingerprint(subject.unrounded.model),
         [] if data is None else [data.name, data.description, data.metric, len(data.training)],
     ]
     key = hashlib.sha256(json.dumps(told).encode()).hexdigest()

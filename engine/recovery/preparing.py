@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from engine.editing import Subject, module_at
 from engine.edits import FineTune
 from engine.errors import EditRefused, ProfilingFailed
-from engine.integer_layers import is_quantized
+from engine.integer_layers import IntegerWeights
 from engine.profiling.running import device_named
+from engine.recovery.straight_through import floats_of, pass_through
 from engine.sharing import share, share_for_running
 
 
@@ -35,12 +36,15 @@ def device_of(edit: FineTune) -> torch.device:
         raise EditRefused(str(error), error.remedy) from error
 
 
-def trained_copy(model: nn.Module, edit: FineTune, device: torch.device) -> nn.Module:
+def trained_copy(subject: Subject, edit: FineTune, device: torch.device) -> nn.Module:
     """A copy on the device: chosen layers in training mode, over parameters of its own.
+
+    Layers that round let gradients through; chosen ones hold float32 weights that they round.
 
     Raises:
         EditRefused: they have no parameters that train.
     """
+    model = subject.model
     chosen = _chosen(model, edit)
 
     def place(tensor: Tensor) -> Tensor:
@@ -50,32 +54,33 @@ def trained_copy(model: nn.Module, edit: FineTune, device: torch.device) -> nn.M
         return nn.Parameter(moved, trained) if isinstance(tensor, nn.Parameter) else moved
 
     copy = share(model, place).eval()
-    for layer in edit.layers:
-        module_at(copy, layer).train()
+    trained = [module_at(copy, layer).train() for layer in edit.layers]
+    below = [module for one in trained for module in one.modules()]
+    pass_through(copy, below, floats_of(subject))
     return copy
 
 
 def _chosen(model: nn.Module, edit: FineTune) -> set[int]:
-    """Ids of the parameters that are trained: in float, and not frozen by whoever made the model.
+    """Ids of the tensors that are trained: integer weights and their biases, and parameters in
+    float that whoever made the model did not freeze.
 
     Raises:
         EditRefused: there are none.
     """
     # A file may not say what trains; then all of it does.
     said = any(one.requires_grad for one in model.parameters())
-    chosen = {
-        id(one)
-        for layer in edit.layers
-        for module in module_at(model, layer).modules()
-        if not is_quantized(module)
-        for one in module.parameters(recurse=False)
-        if one.is_floating_point() and (one.requires_grad or not said)
-    }
+    chosen: set[int] = set()
+    for layer in edit.layers:
+        for module in module_at(model, layer).modules():
+            rounded = isinstance(module, IntegerWeights)
+            own = module.parameters(recurse=False)
+            floats = (one for one in own if one.is_floating_point())
+            chosen.update(id(one) for one in floats if one.requires_grad or rounded or not said)
+            if isinstance(module, IntegerWeights):
+                chosen.add(id(module.weight))
     if not chosen:
         raise EditRefused(
-            "The chosen layers have no weights that could be trained: integer weights stay as "
-            "they are.",
-            "Choose layers of floating point, or undo to a state before quantizing.",
+            "The chosen layers have no weights that could be trained.", "Choose others."
         )
     return chosen
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from engine.edits import Retrained
 from engine.errors import RecipeMismatch
+from engine.integer_layers import IntegerWeights
 from engine.layers import LayerId, LayerTree
 from engine.sharing import own_parameter, restored_tensor, stored_tensor, tensors_of
 from engine.state import LayerEffect
@@ -37,6 +38,16 @@ def put_back(decision: Retrained, model: nn.Module) -> None:
             raise RecipeMismatch(f"The model has no {one.dtype} tensor {one.name} of that shape.")
         new = own_parameter(tensor, old) if isinstance(old, nn.Parameter) else tensor
         _replace(model, old, new)
+    for layer, module in model.named_modules():
+        if isinstance(module, IntegerWeights) and not _is_on_grid(module):
+            raise RecipeMismatch(f"{layer} would hold integers that its grid does not have.")
+
+
+def _is_on_grid(module: IntegerWeights) -> bool:
+    low, high = module.weight_format.range
+    if module.weight.is_meta or not module.weight.numel():
+        return True
+    return low <= int(module.weight.min()) and int(module.weight.max()) <= high
 
 
 def touched(decision: Retrained, tree: LayerTree) -> tuple[LayerEffect, ...]:

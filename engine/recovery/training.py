@@ -27,6 +27,7 @@ from engine.losses import loss_of
 from engine.metrics import Quantity
 from engine.recovery.held_out import Judging, parted
 from engine.recovery.preparing import check, device_of, optimizer_of, teacher_of, trained_copy
+from engine.recovery.straight_through import as_stored, masks_of
 from engine.scoring import first_result
 from engine.sharing import tensors_of
 
@@ -83,16 +84,12 @@ class Training:
         self.batches = len(self._places(0))
         with _named(edit, self._data):
             self._device = device_of(edit)
-            self._model = trained_copy(subject.model, edit, self._device)
+            self._model = trained_copy(subject, edit, self._device)
             self._teacher = teacher_of(subject, self._device) if edit.distillation else None
         self._trained = {
             name: one for name, one in self._model.named_parameters() if one.requires_grad
         }
-        self._masks = {
-            name: mask
-            for name, one in self._trained.items()
-            if one.dim() > 1 and bool((mask := one.detach() == 0).any())
-        }
+        self._masks = masks_of(self._model, self._trained)
         self._optimizer = optimizer_of(edit, list(self._trained.values()))
         self._task_loss = loss_of(self._data)
         self._best: dict[str, Tensor] = {}
@@ -119,7 +116,9 @@ class Training:
         return len(self._held_out)
 
     def best(self) -> dict[str, Tensor]:
-        """The tensors after the best epoch, by name; empty when none was better than none."""
+        """The tensors after the best epoch, by name, as the model keeps them; empty when none was
+        better than none.
+        """
         return self._best
 
     def advance(self) -> None:
@@ -293,9 +292,8 @@ class Training:
                 one.copy_(kept)
         if not reached:
             raise EditRefused(
-                "Nothing would be trained: no gradient reaches the chosen layers. Where integer "
-                "layers follow them, rounding stops it.",
-                "Undo to a state before quantizing, fine-tune it, and quantize then.",
+                "Nothing would be trained: no gradient reaches the chosen layers.",
+                "Choose others, of which the model's output depends smoothly.",
             )
 
     # -- judging
@@ -322,9 +320,8 @@ class Training:
             (accuracy, loss), (at.accuracies[best][1], at.held_losses[best])
         ):
             best = at.epochs
-            self._best = {
-                name: one.detach().to("cpu", copy=True) for name, one in self._changing().items()
-            }
+            found = as_stored(self._model, self._changing())
+            self._best = {name: one.detach().to("cpu", copy=True) for name, one in found.items()}
         self.standing = replace(
             at,
             accuracies=(*at.accuracies, (float(at.epochs), accuracy)),

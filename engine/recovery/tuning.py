@@ -8,6 +8,7 @@ from torch import nn
 from engine.editing import Subject
 from engine.edits import AppliedEdit, FineTune, Retrained
 from engine.errors import ExportFailed
+from engine.integer_layers import is_quantized
 from engine.job import Job
 from engine.metrics import Quantity
 from engine.recovery.checkpoints import checkpoint_of
@@ -176,8 +177,9 @@ class FineTuning:
     spares_outputs = False
 
     def applies(self, module: nn.Module) -> bool:
-        """Whatever has parameters in float, itself or below."""
-        return any(one.is_floating_point() for one in module.parameters())
+        """Whatever has parameters in float or integer weights, itself or below."""
+        floats = (one.is_floating_point() for one in module.parameters())
+        return any(floats) or any(map(is_quantized, module.modules()))
 
     def draft(self, edit: FineTune, subject: Subject, job: Job) -> Retrained:
         """No tensor: sizes and costs stay as they are."""
@@ -206,7 +208,8 @@ class FineTuning:
         return (
             "A tenth of the training samples chooses the best epoch; validation data are not "
             "looked at. Samples are taken as they are, without augmentation.",
-            "Weights that are zero stay zero, and integer layers stay as they are.",
+            "Weights that are zero stay zero. Layers of integers are trained through their "
+            "rounding, on the grids that they have.",
         )
 
 

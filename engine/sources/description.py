@@ -10,79 +10,38 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, field
 from threading import get_ident
-from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from engine.batch_norms import FOLDABLE, is_batch_norm
-from engine.edits import InputGrid
+from engine.bit_packing import bits_of_integers, packed, stored_form, unpacked
 from engine.errors import ConsentNeeded, ModelNotFound, ModelUnreadable
-from engine.integer_layers import QUANTIZED, WeightFormat, is_quantized, quantized_from
+from engine.integer_layers import IntegerWeights
 from engine.layers import LayerId
-from engine.pruned_layers import (
-    Factors,
-    Folded,
-    Form,
-    Removed,
-    factors_of,
-    form_for,
-    heads_of,
-    why_heads_stay,
-    without_heads,
-)
+from engine.pruned_layers import Folded
 from engine.requests import InputSpec
-from engine.sharing import assign_tensors, own_parameter, replace_module
+from engine.sharing import assign_tensors, own_parameter
 from engine.sources.architectures import build, is_factory
 from engine.sources.files.naming import plain_name
+from engine.sources.layer_descriptions import (
+    STRICT,
+    LayerDescription,
+    Shape,
+    difference,
+    restore,
+)
 from engine.user_code import require_call_allowed
 
 KEY = "secateur"
-VERSION = 2
+VERSION = 3
 _LONGEST_SOURCE = 4000
 _MODULES, _MODULES_PER_TENSOR = 1000, 8  # more than any known architecture has
 
-_STRUCTURE = (
-    "in_channels", "out_channels", "groups", "in_features", "out_features",
-    "num_features", "num_parameters", "normalized_shape", "num_channels", "num_groups",
-    "embedding_dim",
-)  # fmt: skip
 
-_MOST_CHANNELS = 2**31 - 1
-_Shape = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-
-
-@dataclass(config=ConfigDict(extra="forbid", frozen=True, strict=True))
-class LayerDescription:
-    """What differs in one layer, once all that is said of the layers above it is done.
-
-    Attributes:
-        structure: hyperparameters by torch's names.
-        input_scale, input_zero_point: set for layers of integer weights.
-        bias: whether a layer of integer weights has a bias, or another where it differs.
-        folded_into: set for a batch norm that went into another layer.
-        heads: how many an attention layer has left.
-        rank, full_rank, form: of the two factors that a layer is now; they are described as layers
-            of their own.
-        removed: set for a residual block that hands its input on.
-    """
-
-    structure: dict[str, PositiveInt | _Shape] = field(default_factory=dict)
-    input_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    input_zero_point: Annotated[int, Field(ge=-128, le=127)] | None = None
-    bias: bool | None = None
-    folded_into: str | None = None
-    heads: PositiveInt | None = None
-    rank: Annotated[PositiveInt, Field(le=_MOST_CHANNELS)] | None = None
-    full_rank: Annotated[PositiveInt, Field(le=_MOST_CHANNELS)] | None = None
-    form: Form | None = None
-    removed: Literal[True] | None = None
-
-
-@dataclass(config=ConfigDict(extra="forbid", frozen=True, strict=True))
+@dataclass(config=STRICT)
 class Description:
     """A model: its architecture's name, its inputs, and the layers that differ.
 
@@ -97,7 +56,7 @@ class Description:
     inputs: tuple[str, ...]
     trained: bool
     layers: dict[str, LayerDescription] = field(default_factory=dict)
-    parameters: dict[str, _Shape] = field(default_factory=dict)
+    parameters: dict[str, Shape] = field(default_factory=dict)
     tied: dict[str, str] = field(default_factory=dict)
 
 
@@ -115,19 +74,19 @@ def describe(
     reference = build(source, "meta").model
     layers = {}
     for name, module in model.named_modules():
-        found = _difference(module, reference.get_submodule(name))
+        found = difference(module, reference.get_submodule(name))
         if found is not None:
             layers[name] = found
-            _restore(
-                reference, LayerId(name), found
-            )  # which says what the layers below differ from
+            restore(reference, LayerId(name), found)  # which says what the layers below differ from
+    bits = bits_of_integers(model)
     tensors: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     first: dict[int, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         owner = first.setdefault(id(tensor), name)
         if owner == name:
-            tensors[name] = tensor.detach().contiguous()
+            few = bits.get(name)
+            tensors[name] = packed(tensor, few) if few else tensor.detach().contiguous()
         else:
             tied[name] = owner
     shapes = {
@@ -212,7 +171,7 @@ def rebuild(
         raise _no_such_architecture(description) from error
     try:
         for name, layer in description.layers.items():
-            _restore(model, LayerId(name), layer)
+            restore(model, LayerId(name), layer)
         for module in model.modules():
             if isinstance(module, Folded):
                 model.get_submodule(module.into)
@@ -228,19 +187,22 @@ def rebuild(
             if {name, owner} <= parameters:  # one parameter, not two over the same memory
                 state[owner] = own_parameter(state[owner])
             state[name] = state[owner]
-        _check_fit(model.state_dict(), state)
+        wanted, bits = model.state_dict(), bits_of_integers(model)
+        shapes = {name: tuple(wanted[name].shape) for name in bits}
+        forms = {name: stored_form(shapes[name], few) for name, few in bits.items()}
+        _check_fit({**wanted, **forms}, state)
+        for name, few in bits.items():
+            state[name] = unpacked(state[name], few, shapes[name]).to(wanted[name].dtype)
         assign_tensors(model, state)
+        for module in model.modules():
+            if isinstance(module, IntegerWeights):
+                _complete(module)
     except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelUnreadable(
             f"The tensors do not fit the described architecture: {plain_name(first)}",
             "Export the checkpoint again.",
         ) from error
-    quantized: Any
-    for quantized in filter(is_quantized, model.modules()):
-        channels = len(quantized.weight_scale)
-        # The one tensor that no file holds.
-        quantized.weight_zero_point = torch.zeros(channels, dtype=torch.int64)
     return model.eval()
 
 
@@ -287,6 +249,17 @@ def _at_most(modules: int) -> Iterator[None]:
         handle.remove()
 
 
+def _complete(module: IntegerWeights) -> None:
+    """Give it the zero points that no file holds, and refuse integers of none of its grids."""
+    form, scale = module.weight_format, module.weight_scale
+    if form.symmetric:
+        module.weight_zero_point = torch.zeros_like(scale, dtype=torch.int64)
+        if bool((module.weight < form.range[0]).any()):
+            raise ValueError("a symmetric weight holds the smallest integer.")
+    if not bool((scale.isfinite() & (scale > 0)).all()):
+        raise ValueError("a scale is no positive number.")
+
+
 def _check_fit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
     for name, tensor in wanted.items():
         if name not in found:
@@ -298,146 +271,3 @@ def _check_fit(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
             raise ValueError(f"{name} holds {kind}, not {tensor.dtype}.")
     if strange := sorted(found.keys() - wanted.keys()):
         raise ValueError(f"{strange[0]} belongs to no layer.")
-
-
-def _difference(module: nn.Module, reference: nn.Module) -> LayerDescription | None:
-    if isinstance(module, Folded) and not isinstance(reference, Folded):
-        return LayerDescription(folded_into=module.into)
-    if isinstance(module, Removed) and not isinstance(reference, Removed):
-        return LayerDescription(removed=True)
-    if isinstance(module, Factors) and not isinstance(reference, Factors):
-        return LayerDescription(rank=module.rank, full_rank=module.full_rank, form=module.form)
-    if heads_of(module) != heads_of(reference):
-        return LayerDescription(heads=heads_of(module))
-    structure = {
-        name: getattr(module, name)
-        for name in _STRUCTURE
-        if isinstance(getattr(module, name, None), int | tuple)
-        and getattr(module, name) != getattr(reference, name, None)
-    }
-    has_bias = getattr(module, "bias", None) is not None
-    if is_quantized(module):
-        found: Any = module
-        return LayerDescription(
-            structure, found.input_grid.scale, found.input_grid.zero_point, has_bias
-        )
-    gained = has_bias and type(module) in FOLDABLE and reference.bias is None
-    if structure or gained:
-        return LayerDescription(structure, bias=True if gained else None)
-    return None
-
-
-def _restore(model: nn.Module, layer: LayerId, found: LayerDescription) -> None:
-    """Give one layer the described structure, its tensors left empty."""
-    module: Any = model.get_submodule(layer)
-    if _replaced(layer, found):
-        replace_module(model, layer, _stand_in(layer, module, found))
-        return
-    for name, value in found.structure.items():
-        if name not in _STRUCTURE or type(getattr(module, name)) is not type(value):
-            raise ValueError(f"{layer} has no {name} of that kind.")
-        setattr(module, name, value)
-    if found.bias and type(module) in FOLDABLE and module.bias is None:
-        module.bias = nn.Parameter(module.weight.new_empty(0))
-    for name, shape in _shapes(module).items():
-        old = getattr(module, name, None)
-        if isinstance(old, nn.Parameter):
-            setattr(module, name, nn.Parameter(old.new_empty(shape)))
-        elif isinstance(old, Tensor):
-            setattr(module, name, old.new_empty(shape))
-    if found.input_scale is not None and found.input_zero_point is not None:
-        replace_module(model, layer, _quantized(layer, module, found))
-
-
-def _replaced(layer: LayerId, found: LayerDescription) -> bool:
-    """Whether something else stands in the layer's place; else the layer itself was changed."""
-    factors = found.rank, found.full_rank, found.form
-    ways = [
-        found.folded_into is not None,
-        found.removed is not None,
-        found.heads is not None,
-        factors != (None,) * 3,
-    ]
-    changed = bool(found.structure) or found.bias is not None or found.input_scale is not None
-    if sum(ways) + changed > 1 or (ways[-1] and None in factors):
-        raise ValueError(f"{layer or 'the model'} is described in two ways, or in half of one.")
-    return any(ways)
-
-
-def _stand_in(layer: LayerId, module: Any, found: LayerDescription) -> nn.Module:
-    """What an edit put in the layer's place."""
-    if found.folded_into is not None:
-        if not is_batch_norm(module):
-            raise ValueError(f"{layer or 'the model'} cannot be folded into another layer.")
-        return Folded(module, found.folded_into)
-    if found.heads is not None:
-        return _with_heads(layer, module, found.heads)
-    if found.rank is not None and found.full_rank is not None and found.form is not None:
-        return _factorised(layer, module, found.rank, found.full_rank, found.form)
-    if not layer:
-        raise ValueError("the model as a whole cannot be removed.")
-    return Removed(type(module).__name__)
-
-
-def _with_heads(layer: LayerId, module: nn.Module, heads: int) -> nn.Module:
-    before = heads_of(module)
-    if before is None or heads >= before or why_heads_stay(module):
-        raise ValueError(f"{layer or 'the model'} cannot have {heads} heads.")
-    return without_heads(module, range(heads, before))
-
-
-def _factorised(
-    layer: LayerId, module: nn.Module, rank: int, full_rank: int, form: Form
-) -> nn.Module:
-    plain = type(module) in QUANTIZED and getattr(module, "groups", 1) == 1
-    if not plain or form != form_for(module, form):
-        raise ValueError(f"{layer or 'the model'} cannot be two factors, “{form}”.")
-    return factors_of(module, rank, form, full_rank)
-
-
-def _quantized(layer: LayerId, module: Any, found: LayerDescription) -> nn.Module:
-    if type(module) not in QUANTIZED:
-        raise ValueError(f"{layer} ({type(module).__name__}) cannot hold integer weights.")
-    assert found.input_scale is not None
-    assert found.input_zero_point is not None
-    channels = module.weight.shape[0]
-    with torch.device("meta"):
-        return quantized_from(
-            module,
-            torch.empty(module.weight.shape, dtype=torch.int8),
-            torch.empty(channels) if found.bias else None,
-            torch.empty(channels),
-            torch.empty(channels, dtype=torch.int64),
-            WeightFormat(),
-            InputGrid(8, found.input_scale, found.input_zero_point),
-        )
-
-
-def _shapes(module: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes that the module's tensors must have by its hyperparameters."""
-    if isinstance(module, nn.modules.conv._ConvNd):
-        sides = (module.out_channels, module.in_channels // module.groups)
-        if module.transposed:
-            sides = (module.in_channels, module.out_channels // module.groups)
-        return {"weight": (*sides, *module.kernel_size), "bias": (module.out_channels,)}
-    if isinstance(module, nn.Linear):
-        return {
-            "weight": (module.out_features, module.in_features),
-            "bias": (module.out_features,),
-        }
-    if isinstance(module, nn.Embedding):
-        return {"weight": (module.num_embeddings, module.embedding_dim)}
-    normalized = getattr(module, "normalized_shape", None)
-    if isinstance(normalized, tuple):
-        return dict.fromkeys(("weight", "bias"), normalized)
-    count = next(
-        (
-            getattr(module, name)
-            for name in ("num_features", "num_parameters", "num_channels")
-            if hasattr(module, name)
-        ),
-        None,
-    )
-    if count is None:
-        return {}
-    return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (count,))

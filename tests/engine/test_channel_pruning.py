@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 from engine.editing import Subject, carried_out, look_at
 from engine.edits import AppliedEdit, ChannelsRemoved, PruneChannels, Quantize
 from engine.errors import EditRefused
+from engine.integer_layers import IntegerWeights, WeightFormat, quantized_from
 from engine.job import Job
 from engine.layers import LayerId
 from engine.pruning.channels import ChannelPruning
 from engine.pruning.coupling import Coupling, Group
-from engine.quantization.static import StaticQuantization
+from engine.pruning.shrinking import regrouped
+from engine.quantization.quantizing import Quantization
 from engine.requests import InputSpec
 from engine.session import ModelSession
 from engine.sharing import tensors_of
@@ -295,15 +298,20 @@ def test_a_layer_norm_shrinks_with_its_features_although_the_law_is_not_for_it()
     torch.testing.assert_close(pruned(subject.inputs[0]), wanted)
 
 
-@pytest.mark.parametrize("layer", PRUNABLE)
-def test_the_law_holds_for_integer_weights_too(demo: ModelSession, job: Job, layer: str) -> None:
+@pytest.mark.parametrize(
+    ("layer", "activations"),
+    [*((one, "static") for one in PRUNABLE), *((one, "dynamic") for one in PRUNABLE[2::4])],
+)
+def test_the_law_holds_for_integer_weights_too(
+    demo: ModelSession, job: Job, layer: str, activations: Any
+) -> None:
     """A masked input is rounded to exactly zero; sums of another order may round one step off."""
     able = [one.id for one in demo.snapshot.current.tree if "quantize" in one.methods]
-    demo.apply(Quantize(tuple(able)), job)
+    demo.apply(Quantize(tuple(able), activations=activations), job)
     subject = demo._subject(1)
     applied = decided(subject, layer, ratio=0.5, criterion="random")
     pruned = carried_out(applied, subject).model
-    got, wanted = output(pruned, subject), output(masked(subject, applied.decision), subject)
+    got, wanted = output(pruned, subject), output(blind(subject, applied.decision), subject)
     scale = wanted.abs().max()
     assert (got - wanted).abs().max() <= 1e-3 * scale
     assert (output(subject.model, subject) - wanted).abs().max() > 1e-2 * scale
@@ -313,11 +321,120 @@ def test_the_law_holds_for_integer_weights_too(demo: ModelSession, job: Job, lay
             assert len(module.weight_scale) == len(module.weight_zero_point) == len(module.weight)
 
 
+def blind(subject: Subject, decision: ChannelsRemoved) -> nn.Module:
+    """The whole model with zeros for the removed channels, wherever they are written or read."""
+    model = copy.deepcopy(subject.model)
+    for one in decision.slices:
+        layer = model.get_submodule(one.layer)
+        axis = -1 if isinstance(layer, nn.Linear) else 1
+        gone = torch.tensor(one.removed)
+        if one.side == "in":
+            layer.register_forward_pre_hook(
+                lambda _, x, axis=axis, gone=gone: (x[0].index_fill(axis, gone, 0.0),)
+            )
+        else:
+            layer.register_forward_hook(
+                lambda *told, axis=axis, gone=gone: told[-1].index_fill(axis, gone, 0.0)
+            )
+    return model
+
+
+GRIDS: dict[str, dict[str, object]] = {
+    "tensor": {"granularity": "tensor", "weight_symmetric": False},
+    "channel": {"weight_bits": 4, "weight_symmetric": False},
+    "groups": {"weight_bits": 4, "granularity": "group", "group_size": 6},
+    "affine groups": {
+        "weight_bits": 3, "granularity": "group", "group_size": 4, "weight_symmetric": False,
+    },
+    "dynamic": {"activations": "dynamic", "activation_bits": 16},
+    "static": {"activations": "static", "activation_bits": 16, "granularity": "tensor"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", GRIDS)
+@pytest.mark.parametrize(
+    ("network", "shape", "layers", "pruned"),
+    [
+        (Flattened, (2, 2, 5, 5), ("conv", "hidden", "last"), ("conv", "hidden")),
+        (Concat, (2, 2, 5, 5), ("left", "right", "last"), ("left", "right")),
+        (Depthwise, (2, 2, 5, 5), None, None),
+    ],
+    ids=["flattened", "concat", "depthwise"],
+)
+def test_the_law_holds_for_every_grid(
+    network: type[nn.Module],
+    shape: tuple[int, ...],
+    layers: tuple[str, ...] | None,
+    pruned: tuple[str, ...] | None,
+    way: str,
+) -> None:
+    subject = seen(alive(network()).float(), *shape)
+    able = [one.id for one in subject.tree if "quantize" in one.methods]
+    asked = {"activations": "none", **GRIDS[way]}
+    chosen = tuple(map(LayerId, layers)) if layers else tuple(able)
+    edit = Quantize(chosen, bias_correction=False, **asked)  # type: ignore[arg-type]
+    subject = carried_out(AppliedEdit(edit, Quantization().decide(edit, subject, Job())), subject)
+    names = pruned or tuple(one.id for one in subject.tree if "prune-channels" in one.methods)[:1]
+    applied = decided(subject, *names, ratio=0.5, criterion="l2")
+    smaller = carried_out(applied, subject).model
+    got, wanted = output(smaller, subject), output(blind(subject, applied.decision), subject)
+    scale = wanted.abs().max()
+    assert (got - wanted).abs().max() <= 1e-4 * scale
+    assert (output(subject.model, subject) - wanted).abs().max() > VISIBLE * scale
+    for module in smaller.modules():
+        if isinstance(module, IntegerWeights):
+            form, rows = module.weight_format, module.weight.flatten(1)
+            expected = {
+                0: (), 1: rows.shape[:1],
+                2: (rows.shape[0], rows.shape[1] // max(1, form.group_size)),
+            }  # fmt: skip
+            assert tuple(module.weight_scale.shape) == expected[module.weight_scale.dim()]
+            assert module.weight_zero_point.shape == module.weight_scale.shape
+
+
+def test_groups_that_split_are_told_and_take_what_they_take(demo: ModelSession, job: Job) -> None:
+    head, before = LayerId("head.fc"), LayerId("stage2.pointwise.conv")
+    demo.apply(Quantize((head,), weight_bits=4, granularity="group", group_size=32), job)
+    edit = PruneChannels((before,), 0.5, criterion="random", multiple=1)
+    told = [one for one in demo.preview(edit, job).notes if one.startswith("Groups of weights")]
+    assert re.search(r"smaller in head.fc \(of 32 weights, then of \d+\)", told[0])
+    size = demo.apply(edit, job).snapshot.current.table["size"].layers[head][""].value
+    module: Any = demo._subject(2).model.get_submodule(head)
+    scales = 64 // module.weight_format.group_size
+    assert size == 10 * 64 / 2 + 10 * scales * 4 + 10 * 4  # four bits each, scales, biases
+    demo.undo(job)
+    whole = replace(edit, channels=tuple(range(32, 96)))
+    assert not any(one.startswith("Groups") for one in demo.preview(whole, job).notes)
+
+
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 9), st.data())
+def test_groups_split_no_more_than_they_must(
+    channels: int, kernel: int, size: int, data: st.DataObject
+) -> None:
+    """Every weight keeps its scale, and no larger groups would do."""
+    columns = channels * kernel
+    size = max(one for one in range(1, min(size, columns) + 1) if columns % one == 0)
+    layer = nn.Conv1d(channels, 2, kernel)
+    scale = 1.0 + torch.arange(2 * columns // size, dtype=torch.float32).reshape(2, -1)
+    zero_point = torch.zeros(scale.shape, dtype=torch.int64)
+    form, integers = WeightFormat(4, True, size), torch.ones(layer.weight.shape).to(torch.int8)
+    made = quantized_from(layer, integers, None, scale, zero_point, form, None)
+    keep = torch.tensor(
+        sorted(data.draw(st.sets(st.integers(0, channels - 1), min_size=1, max_size=channels)))
+    )
+    fewer, groups = regrouped(made, keep)  # type: ignore[arg-type]
+    before = made.float_weight()[:, keep].flatten(1)  # type: ignore[operator]
+    assert torch.equal(scale[:, groups].repeat_interleave(fewer, 1), before)
+    for more in range(fewer + 1, size + 1):
+        parts = before[0].unflatten(0, (-1, more)) if before.shape[1] % more == 0 else None
+        assert parts is None or bool((parts != parts[:, :1]).any())
+
+
 def test_integer_filters_are_weighed_with_their_scales() -> None:
     """All filters have the same integers; what they stand for differs."""
     subject = seen(pair(torch.tensor([[1.0], [0.1], [-0.5], [0.2]])), 1, 1, 3, 3)
     edit = Quantize((LayerId("0"),))
-    decision = StaticQuantization().decide(edit, subject, Job())
+    decision = Quantization().decide(edit, subject, Job())
     subject = carried_out(AppliedEdit(edit, decision), subject)
     assert subject.model[0].weight.abs().flatten().tolist() == [127] * 4
     assert removed(decided(subject, "0", ratio=0.5).decision)["0", "out"] == (1, 3)

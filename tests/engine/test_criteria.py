@@ -30,7 +30,7 @@ from engine.pruning.statistics import (
     input_norms,
     weight_gradients,
 )
-from engine.quantization.static import StaticQuantization
+from engine.quantization.quantizing import Quantization
 
 CRITERIA = ("l1", "l2", "bn-scale", "fpgm", "taylor", "activation", "lamp", "random")
 
@@ -179,7 +179,7 @@ def test_integer_weights_count_as_what_they_stand_for() -> None:
     """All filters hold the same integers."""
     subject = seen(pair([[1.0], [0.1], [-0.5], [0.2]]), 1, 1, 3, 3)
     edit = Quantize((LayerId("0"),))
-    decision = StaticQuantization().decide(edit, subject, Job())
+    decision = Quantization().decide(edit, subject, Job())
     subject = carried_out(AppliedEdit(edit, decision), subject)
     assert subject.model[0].weight.abs().flatten().tolist() == [127] * 4
     assert scores(subject, "l1") == pytest.approx([1.0, 0.1, 0.5, 0.2])
@@ -432,7 +432,7 @@ def test_integer_layers_let_gradients_through() -> None:
     data = labelled(8, 3, 6, 6)
     subject = seen(living(0), 1, 3, 6, 6, data=data)
     edit = Quantize((LayerId("0"), LayerId("3")))
-    decision = StaticQuantization().decide(edit, subject, Job())
+    decision = Quantization().decide(edit, subject, Job())
     quantized = carried_out(AppliedEdit(edit, decision), subject)
     for criterion in ("taylor", "activation"):
         found, wanted = scores(quantized, criterion), scores(subject, criterion)

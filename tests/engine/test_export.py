@@ -9,18 +9,22 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from engine import bit_packing
+from engine.bit_packing import packed, stored_form, unpacked
 from engine.datasets import digits
-from engine.edits import Edit, PruneChannels, PruneWeights, Quantize
+from engine.edits import Edit, PruneChannels, PruneHeads, PruneWeights, Quantize
 from engine.errors import EngineError, ExportFailed, ModelUnreadable
 from engine.export import checkpoint, program, verify
 from engine.job import Cancelled, Job
 from engine.layers import LayerId
 from engine.lazy import resolve
-from engine.metrics import ACCURACY
+from engine.metrics import ACCURACY, SIZE
 from engine.requests import InputSpec, OpenRequest
 from engine.session import ModelSession, open_model
 from engine.sources import description
@@ -132,7 +136,7 @@ def test_the_description_lists_what_differs_and_nothing_else(
     path = tmp_path / "model.safetensors"
     demo.export(str(path), "checkpoint", job)
     plain = {
-        "version": 2, "source": "demo", "inputs": ["1x1x8x8"], "trained": True,
+        "version": 3, "source": "demo", "inputs": ["1x1x8x8"], "trained": True,
         "layers": {}, "parameters": {}, "tied": {},
     }  # fmt: skip
     assert described(path) == plain
@@ -157,7 +161,9 @@ def test_the_description_lists_what_differs_and_nothing_else(
     assert layers["stem.bn"]["folded_into"] == "stem.conv"
     assert layers["stem.conv"]["bias"] is True
     assert layers["head.fc"]["structure"] == {}
-    assert -128 <= layers["head.fc"]["input_zero_point"] <= 127
+    integers = layers["head.fc"]["integers"]
+    assert (integers["bits"], integers["granularity"], integers["group_size"]) == (8, "channel", 0)
+    assert -128 <= integers["input"]["zero_point"] <= 127
 
 
 @in_process
@@ -172,6 +178,103 @@ def test_integer_weights_are_stored_as_integers(
     with safe_open(path, "pt") as file:
         assert file.get_tensor("head.fc.weight").dtype is torch.int8
         assert not [name for name in file.keys() if name.startswith("stem.bn")]  # noqa: SIM118
+
+
+GRIDS: dict[str, dict[str, Any]] = {
+    "tensor": {"granularity": "tensor"},
+    "reduced": {"weight_bits": 7},
+    "affine4": {"weight_bits": 4, "weight_symmetric": False},
+    "groups4": {"weight_bits": 4, "granularity": "group", "group_size": 16},
+    "groups3": {"weight_bits": 3, "granularity": "group", "weight_symmetric": False},
+    "two": {"weight_bits": 2},
+    "twelve": {"weight_bits": 12, "weight_symmetric": False},
+    "sixteen": {"weight_bits": 16, "activation_bits": 16},
+    "dynamic": {"activations": "dynamic"},
+    "dynamic16": {"activations": "dynamic", "activation_bits": 16, "activation_symmetric": True},
+    "weights": {"activations": "none", "weight_bits": 5},
+}
+
+
+@in_process
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(one, marks=[pytest.mark.slow] if one in ("reduced", "two", "sixteen") else [])
+        for one in GRIDS
+    ],
+)
+def test_every_grid_comes_back_with_every_bit_and_takes_the_bytes_that_are_shown(
+    demo: ModelSession, job: Job, tmp_path: Path, way: str
+) -> None:
+    path = tmp_path / "model.safetensors"
+    layers = tuple(one.id for one in demo.snapshot.current.tree if "quantize" in one.methods)
+    demo.apply(Quantize(layers, calibration_samples=32, **GRIDS[way]), job)
+    assert demo.export(str(path), "checkpoint", job).largest_error == 0.0
+    again = open_model(str(path), job)
+    assert torch.equal(outputs(again), outputs(demo))
+    assert again.fingerprint() == demo.fingerprint()
+    assert again.snapshot.current.tree == demo.snapshot.current.tree
+    size = demo.snapshot.current.table[SIZE.key].total
+    assert size is not None
+    assert sum(one.nbytes for one in load(path.read_bytes()).values()) == size.value
+    assert again.snapshot.current.table[SIZE.key] == demo.snapshot.current.table[SIZE.key]
+
+
+@given(st.integers(2, 16), st.lists(st.integers(0, 5), max_size=3), st.integers(0, 2**31))
+def test_packed_integers_come_back(bits: int, shape: list[int], seed: int) -> None:
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1)
+    kind = torch.int8 if bits <= 8 else torch.int16
+    generator = torch.Generator().manual_seed(seed)
+    integers = torch.randint(low, high, shape, generator=generator).to(kind)
+    stored = packed(integers, bits)
+    form = stored_form(tuple(shape), bits)
+    assert (stored.dtype, stored.shape) == (form.dtype, form.shape)
+    assert torch.equal(unpacked(stored, bits, tuple(shape)), integers)
+
+
+def test_integers_are_packed_from_the_least_bit_on() -> None:
+    """As ONNX packs those of four bits: the first in the low half of the first byte."""
+    assert packed(torch.tensor([1, -1, 7]), 4).tolist() == [0xF1, 0x07]
+    assert packed(torch.tensor([1, -2, 0, -1]), 2).tolist() == [0b11_00_10_01]
+    assert packed(torch.tensor([-3, 3]), 3).tolist() == [0b011_101]
+
+
+def test_long_tensors_are_packed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    integers = torch.randint(-4, 4, (5, 7)).to(torch.int8)
+    whole = packed(integers, 3)
+    monkeypatch.setattr(bit_packing, "_AT_ONCE", 8)
+    assert torch.equal(packed(integers, 3), whole)
+    assert torch.equal(unpacked(whole, 3, (5, 7)), integers)
+
+
+@in_process
+@pytest.mark.parametrize(
+    ("name", "change", "cause"),
+    [
+        ("head.fc.weight", lambda one: one.fill_(0x88), "holds the smallest integer"),
+        ("head.fc.weight", lambda one: one[:-1], "has shape"),
+        ("head.fc.weight", lambda one: one.view(torch.int8), "holds torch.int8"),
+        ("head.fc.weight_scale", lambda one: one.fill_(float("nan")), "no positive number"),
+        ("head.fc.weight_scale", lambda one: one.fill_(float("inf")), "no positive number"),
+        ("head.fc.weight_scale", lambda one: one.neg(), "no positive number"),
+    ],
+)
+def test_integers_that_no_grid_has_are_refused(
+    demo: ModelSession,
+    job: Job,
+    tmp_path: Path,
+    name: str,
+    change: Callable[[Tensor], Tensor],
+    cause: str,
+) -> None:
+    path = tmp_path / "model.safetensors"
+    demo.apply(Quantize((HEAD,), weight_bits=4, calibration_samples=32), job)
+    demo.export(str(path), "checkpoint", job)
+    tensors = load(path.read_bytes())
+    tensors[name] = change(tensors[name])
+    path.write_bytes(save(tensors, {"secateur": json.dumps(described(path))}))
+    with pytest.raises(ModelUnreadable, match=cause):
+        open_model(str(path), job)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +312,58 @@ def tied(monkeypatch: pytest.MonkeyPatch, session_of: Callable[..., ModelSession
 
     monkeypatch.setattr(description, "build", make)
     return session_of(Tied(), 1, 1, 8, 8)
+
+
+class Attentive(nn.Module):
+    """Attention that reads its packed projection itself, and a layer behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.last = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.attention(x, x, x, need_weights=False)[0]
+        return self.last(x + found)
+
+
+@in_process
+@pytest.mark.parametrize("heads", [4, 3])
+@pytest.mark.parametrize("activations", ["static", "dynamic", "none"])
+def test_rounded_attention_comes_back_with_its_products_and_projections(
+    session_of: Callable[..., ModelSession],
+    job: Job,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    heads: int,
+    activations: Any,
+) -> None:
+    def make(source: str, device: str = "cpu", trusted: object = ()) -> Architecture:
+        with torch.random.fork_rng(), torch.device(device):
+            return Architecture(source, Attentive().eval(), (InputSpec((1, 5, 16)),))
+
+    monkeypatch.setattr(description, "build", make)
+    torch.manual_seed(0)
+    session = session_of(Attentive(), 1, 5, 16)
+    if heads < 4:
+        session.apply(PruneHeads((LayerId("attention"),), 0.25), job)
+    layers = tuple(one.id for one in session.snapshot.current.tree if "quantize" in one.methods)
+    assert LayerId("attention") in layers
+    session.apply(Quantize(layers, activations=activations), job)
+    path = tmp_path / "model.safetensors"
+    assert session.export(str(path), "checkpoint", job).largest_error == 0.0
+    again = open_model(str(path), job)
+    assert again.fingerprint() == session.fingerprint()
+    assert again.snapshot.current.tree == session.snapshot.current.tree
+    found = described(path)["layers"]
+    assert found["attention"]["heads"] == (heads if heads < 4 else None)
+    assert found["attention"]["explicit"] == (True if heads == 4 else None)
+    assert found["attention.in_proj"]["integers"]["bits"] == 8
+    rounded = [[one["name"], one["inputs"]] for one in found["attention"]["operators"]]
+    if activations == "none":
+        assert rounded == []
+    else:
+        assert [name for name, _ in rounded].count("matmul") == 2
 
 
 @in_process

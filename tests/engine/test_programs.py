@@ -17,9 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from engine.child import run_in_child
-from engine.edits import PruneChannels, PruneWeights, Quantize
+from engine.edits import InputGrid, PruneChannels, PruneWeights, Quantize
 from engine.errors import ConsentNeeded, ModelUnreadable
-from engine.integer_layers import QuantizedConv2d, QuantizedLinear
+from engine.half_layers import HalfWeights, half_from
+from engine.integer_layers import (
+    IntegerWeights,
+    QuantizedConv2d,
+    QuantizedLinear,
+    WeightFormat,
+    quantized_from,
+    round_input,
+    round_weight,
+)
 from engine.job import Cancelled, Job
 from engine.layers import LayerId
 from engine.lazy import resolve
@@ -146,6 +155,130 @@ def test_layers_of_integer_weights_come_back_as_such(
         assert (new.kind, new.weight_bits, new.parameters) == (old.kind, 8, old.parameters)
     assert after.table["size"].total == before.table["size"].total
     assert after.table["energy"].total == before.table["energy"].total
+
+
+INPUTS = {
+    "static": InputGrid(8, 0.02, -7),
+    "static16": InputGrid(16, 1e-4, 300),
+    "dynamic": InputGrid(),
+    "dynamic16": InputGrid(16, symmetric=True),
+    "none": None,
+}
+WEIGHTS = {  # format, and the shape of the scales of (4, 6) or (4, 6, …) weights
+    "tensor": (WeightFormat(8), ()),
+    "affine4": (WeightFormat(4, symmetric=False), (4,)),
+    "int12": (WeightFormat(12), (4,)),
+    "group2": (WeightFormat(2, symmetric=False, group_size=3), None),
+    "single": (WeightFormat(4, group_size=1), None),
+}
+SHAPES: dict[type[nn.Module], tuple[Callable[[], Any], tuple[int, ...]]] = {
+    nn.Linear: (lambda: nn.Linear(6, 4), (2, 3, 6)),
+    nn.Conv1d: (lambda: nn.Conv1d(6, 4, 3, padding=1, bias=False), (2, 6, 8)),
+    nn.Conv2d: (lambda: nn.Conv2d(6, 4, 3, stride=2), (2, 6, 8, 8)),
+    nn.Conv3d: (lambda: nn.Conv3d(6, 4, 1), (2, 6, 3, 3, 3)),
+}
+
+
+def rounded(kind: type[nn.Module], weights: str, inputs: str) -> nn.Module:
+    torch.manual_seed(0)
+    layer = SHAPES[kind][0]()
+    form, shape = WEIGHTS[weights]
+    groups = layer.weight[0].numel() // max(1, form.group_size)
+    scales = (4, groups) if shape is None else shape
+    scale = torch.rand(scales) * 0.1 + 0.05
+    zero_point = torch.zeros(scales, dtype=torch.int64)
+    if not form.symmetric:
+        zero_point = torch.randint(*form.range, scales)
+    weight = round_weight(layer.weight.detach(), form, scale, zero_point)
+    bias = None if layer.bias is None else layer.bias.detach()
+    return quantized_from(layer, weight, bias, scale, zero_point, form, INPUTS[inputs])
+
+
+@pytest.mark.parametrize(
+    ("kind", "weights", "inputs", "batch"),
+    [
+        *((nn.Linear, one, "static", ANY_BATCH) for one in WEIGHTS),
+        *((nn.Conv2d, "group2", one, ANY_BATCH) for one in INPUTS if one != "static"),
+        *((kind, "affine4", "dynamic", ANY_BATCH) for kind in (nn.Conv1d, nn.Conv3d)),
+        (nn.Linear, "affine4", "dynamic", None),
+    ],
+    ids=lambda one: getattr(one, "__name__", one if isinstance(one, str) else None),
+)
+def test_every_grid_comes_back_from_a_program(
+    tmp_path: Path, kind: type[nn.Module], weights: str, inputs: str, batch: Any
+) -> None:
+    layer: Any = rounded(kind, weights, inputs)
+    model, x = nn.Sequential(layer, nn.ReLU()).eval(), torch.randn(SHAPES[kind][1])
+    again = opened(tmp_path / "layer.pt2", saved(model, x, dynamic_shapes=batch)).model
+    found: Any = again.get_submodule("0")
+    assert type(found) is type(layer)
+    assert (found.weight_format, found.input_grid) == (layer.weight_format, layer.input_grid)
+    state = layer.state_dict()
+    assert all(torch.equal(one, state[name]) for name, one in found.state_dict().items())
+    with torch.inference_mode():
+        assert torch.equal(again(x), model(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("plain", "x"),
+    [
+        *((make, torch.randn(shape)) for make, shape in SHAPES.values()),
+        (lambda: nn.ConvTranspose2d(3, 4, 3, 2), torch.randn(2, 3, 4, 4)),
+        (lambda: nn.Embedding(5, 3), torch.tensor([[1, 4], [0, 2]])),
+    ],
+    ids=["linear", "conv1", "conv2", "conv3", "transposed", "table"],
+)
+def test_casts_come_back_from_a_program(
+    tmp_path: Path, plain: Callable[[], Any], x: Tensor, dtype: torch.dtype
+) -> None:
+    layer: Any = half_from(plain(), dtype)
+    model = nn.Sequential(layer, nn.ReLU()).eval()
+    again = opened(tmp_path / "cast.pt2", saved(model, x, dynamic_shapes=ANY_BATCH)).model
+    found: Any = again.get_submodule("0")
+    assert type(found) is type(layer)
+    assert torch.equal(found.weight, layer.weight)
+    with torch.inference_mode():
+        assert torch.equal(again(x), model(x))
+
+
+class Rounding(nn.Module):
+    """Almost a layer of ours: what it does with its input or weight is a little different."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.register_buffer("weight", torch.randint(-8, 8, (4, 6)).to(torch.int8))
+        self.register_buffer("scale", torch.rand(4))
+        self.narrow = nn.Parameter(torch.randn(4, 6).half())
+
+    def forward(self, x: Tensor) -> Tensor:
+        ops = torch.ops.quantized_decomposed
+        grid = (0.1, 0, -128, 127, torch.int8)
+        if self.way == "twice":
+            x = round_input(round_input(x, INPUTS["static"]), INPUTS["static"])
+        elif self.way == "two grids":
+            other = (0.2, 0, -128, 127, torch.int8)
+            x = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *grid), *other)
+        elif self.way == "per row":
+            rows = round_input(x.flatten(0, 1), InputGrid())
+            x = rows.view_as(x)
+        elif self.way == "half":
+            cast = ops.convert_element_type.no_fuse
+            return nn.functional.linear(x, cast(self.narrow, torch.float32))
+        low = -9 if self.way == "odd range" else -8
+        bounds = (low, 7, torch.int8)
+        floats = ops.dequantize_per_channel(self.weight, self.scale, None, 0, *bounds)
+        return nn.functional.linear(x, floats)
+
+
+@pytest.mark.parametrize("way", ["twice", "two grids", "per row", "half", "odd range"])
+def test_what_rounds_otherwise_stays_as_it_is(tmp_path: Path, way: str) -> None:
+    model, x = nn.Sequential(Rounding(way), nn.ReLU()).eval(), torch.randn(2, 3, 6)
+    again = opened(tmp_path / "other.pt2", saved(model, x)).model
+    assert not isinstance(again.get_submodule("0"), IntegerWeights | HalfWeights)
+    with torch.inference_mode():
+        assert torch.equal(again(x), model(x))
 
 
 class Twisted(nn.Module):

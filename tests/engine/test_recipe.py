@@ -19,15 +19,27 @@ from safetensors.torch import save as save_torch
 
 from engine.edits import (
     AppliedEdit,
+    Cast,
+    ChannelScale,
     ChannelSlice,
     ChannelsRemoved,
+    ChannelsScaled,
+    Decision,
+    Equalize,
+    InputGrid,
+    LayersCast,
     LayersQuantized,
     MaskWeights,
+    OperatorsRounded,
     PruneByMethod,
     PruneChannels,
     PruneWeights,
     Quantize,
     QuantizedLayer,
+    RoundedOperator,
+    Smooth,
+    StoredTensor,
+    WeightGrid,
     WeightMask,
     WeightsZeroed,
 )
@@ -99,9 +111,36 @@ PRUNED_WEIGHTS = st.builds(
         ).map(tuple),
     ),
 )
+INPUT_GRIDS = st.none() | st.builds(
+    InputGrid,
+    st.sampled_from([8, 16]),
+    st.none() | SCALES,
+    st.integers(-(2**15), 2**15 - 1),
+    st.booleans(),
+)
+TENSORS = st.lists(
+    st.builds(
+        StoredTensor,
+        TEXT,
+        st.sampled_from(["int8", "int16", "float32"]),
+        st.lists(st.integers(0, 9), max_size=4).map(tuple),
+        st.binary(max_size=64),
+    ),
+    max_size=2,
+).map(tuple)
 QUANTIZED = st.builds(
     AppliedEdit,
-    st.builds(Quantize, LAYERS, calibration_samples=st.integers(1, 10**6)),
+    st.builds(
+        Quantize,
+        LAYERS,
+        st.integers(2, 16),
+        st.sampled_from(["tensor", "channel", "group"]),
+        rounding=st.sampled_from(["nearest", "gptq", "adaround"]),
+        activations=st.sampled_from(["static", "dynamic", "none"]),
+        observer=st.sampled_from(["min-max", "percentile", "mse"]),
+        percentile=st.floats(50, 100, exclude_min=True),
+        calibration_samples=st.integers(1, 10**6),
+    ),
     st.builds(
         LayersQuantized,
         st.lists(
@@ -109,9 +148,52 @@ QUANTIZED = st.builds(
                 QuantizedLayer,
                 NAMES,
                 st.none() | NAMES,
+                st.builds(
+                    WeightGrid,
+                    st.integers(2, 16),
+                    st.booleans(),
+                    st.integers(0, 512),
+                    st.lists(SCALES, max_size=4).map(tuple),
+                    st.lists(st.integers(-(2**15), 2**15 - 1), max_size=4).map(tuple),
+                ),
+                INPUT_GRIDS,
+                TENSORS,
+            ),
+            max_size=3,
+        ).map(tuple),
+        TEXT,
+        st.lists(
+            st.builds(
+                OperatorsRounded,
+                NAMES,
+                st.lists(
+                    st.builds(
+                        RoundedOperator,
+                        st.sampled_from(["add", "matmul"]),
+                        st.lists(INPUT_GRIDS, max_size=2).map(tuple),
+                    ),
+                    max_size=3,
+                ).map(tuple),
+            ),
+            max_size=2,
+        ).map(tuple),
+        st.lists(TEXT, max_size=2).map(tuple),
+    ),
+)
+HALF = st.sampled_from(["float16", "bfloat16"])
+CAST = st.builds(AppliedEdit, st.builds(Cast, LAYERS, HALF), st.builds(LayersCast, LAYERS, HALF))
+SCALED = st.builds(
+    AppliedEdit,
+    st.builds(Equalize, LAYERS) | st.builds(Smooth, LAYERS, st.floats(0, 1)),
+    st.builds(
+        ChannelsScaled,
+        st.lists(
+            st.builds(
+                ChannelScale,
+                NAMES,
+                st.sampled_from(["out", "in"]),
                 st.lists(SCALES, max_size=4).map(tuple),
-                SCALES,
-                st.integers(-128, 127),
+                st.none() | NAMES,
             ),
             max_size=3,
         ).map(tuple),
@@ -122,7 +204,7 @@ RECIPES = st.builds(
     Recipe,
     TEXT,
     TEXT,
-    st.lists(PRUNED_CHANNELS | PRUNED_WEIGHTS | QUANTIZED, max_size=4).map(tuple),
+    st.lists(PRUNED_CHANNELS | PRUNED_WEIGHTS | QUANTIZED | CAST | SCALED, max_size=4).map(tuple),
 )
 
 
@@ -134,8 +216,13 @@ def test_every_recipe_reads_back_as_it_was_written(recipe: Recipe) -> None:
         files = write_recipe(path, recipe)
         assert read_recipe(path) == recipe
         assert sorted(Path(folder).iterdir()) == sorted(files)
-        masks = [one for one in recipe.edits if isinstance(one.decision, WeightsZeroed)]
-        assert len(files) == 1 + any(one.decision.masks for one in masks)
+        assert len(files) == 1 + any(_holds_bytes(one.decision) for one in recipe.edits)
+
+
+def _holds_bytes(decision: Decision) -> bool:
+    if isinstance(decision, WeightsZeroed):
+        return bool(decision.masks)
+    return isinstance(decision, LayersQuantized) and any(one.tensors for one in decision.layers)
 
 
 # -- one recipe by hand
@@ -398,20 +485,27 @@ def test_wrong_values_are_refused_by_name(
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("input_scale", 0),
-        ("input_scale", -1.0),
-        ("input_scale", 1e300),
-        ("weight_scales", [1.0, -1.0]),
-        ("input_zero_point", 128),
-        ("input_zero_point", 0.5),
+        ("input.scale", 0),
+        ("input.scale", -1.0),
+        ("input.scale", 1e300),
+        ("input.zero_point", 2**15),
+        ("input.zero_point", 0.5),
+        ("input.bits", 4),
+        ("weight.scales", [1.0, -1.0]),
+        ("weight.bits", 1),
+        ("weight.bits", 17),
+        ("weight.group_size", -1),
+        ("weight.zero_points", [2**15]),
         ("folded", 3),
     ],
 )
 def test_impossible_grids_are_refused_by_name(tmp_path: Path, field: str, value: Any) -> None:
-    layers = LayersQuantized((QuantizedLayer(LayerId("a"), None, (1.0,), 1.0, 0),), "")
+    grids = WeightGrid(8, True, 0, (1.0,), (0,)), InputGrid(8, 1.0)
+    layers = LayersQuantized((QuantizedLayer(LayerId("a"), None, *grids),), "")
     path = tmp_path / "bad.json"
     write_recipe(path, Recipe("demo", "", (AppliedEdit(Quantize((LayerId("a"),)), layers),)))
-    damage(path, "edits", 0, "decision", "layers", 0, **{field: value})
+    *steps, key = field.split(".")
+    damage(path, "edits", 0, "decision", "layers", 0, *steps, **{key: value})
     assert f"layers.0.{field}" in unreadable(path)
 
 
@@ -455,7 +549,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     session = open_model("demo", Job())
     session.apply(PruneChannels((LayerId("stage1.block0.conv1"),), 0.25), Job())
     session.apply(PruneWeights((LayerId("stem.conv"),), 0.5), Job())
-    session.apply(Quantize((LayerId("stem.conv"), LayerId("head.fc")), 8, 8, 32), Job())
+    session.apply(
+        Quantize((LayerId("stem.conv"), LayerId("head.fc")), calibration_samples=32), Job()
+    )
     session.save_recipe(str(folder / "r.json"), Job())
     return {
         "folder": folder,
@@ -502,7 +598,13 @@ MISFITS = [
     ((*LAYER, "folded"), "stem.relu", "stem.conv"),
     ((*LAYER, "folded"), "nowhere", "nowhere"),
     ((*LAYER, "folded"), "stage2.pointwise.bn", "size"),
-    ((*LAYER, "weight_scales"), [1.0], "32 channels, and 1 scales"),
+    ((*LAYER, "weight", "scales"), [1.0, 1.0], "32 channels, and 2 scales"),
+    ((*LAYER, "weight", "scales"), [], "32 channels, and 0 scales"),
+    ((*LAYER, "weight", "group_size"), 7, "32 channels, and 32 scales"),
+    ((*LAYER, "weight", "group_size"), 10**30, "32 channels, and 32 scales"),
+    ((*LAYER, "weight", "zero_points"), [0] * 31, "zero points of stem.conv"),
+    ((*LAYER, "weight", "zero_points"), [1] * 32, "zero points of stem.conv"),
+    ((*LAYER, "input", "zero_point"), 128, "not on its grid"),
 ]
 
 
@@ -534,7 +636,9 @@ def test_a_recipe_that_does_not_fit_changes_nothing(
 def test_a_mask_with_too_many_bits_does_not_fit(
     demo: ModelSession, job: Job, recorded: dict[str, Any]
 ) -> None:
-    tensors = save({"1.masks.0.kept": np.zeros(37, np.uint8)})  # 288 weights are 36 bytes
+    blobs = load_file(recorded["folder"] / recorded["content"]["tensors"]["file"])
+    # 288 weights are 36 bytes.
+    tensors = save({**blobs, "1.masks.0.kept": np.zeros(37, np.uint8)})
     (recorded["folder"] / "long.safetensors").write_bytes(tensors)
     digest = hashlib.sha256(tensors).hexdigest()
     content = {**recorded["content"], "tensors": {"file": "long.safetensors", "sha256": digest}}

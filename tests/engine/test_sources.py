@@ -190,7 +190,7 @@ def test_edited_models_come_back_with_every_bit(
     demo: ModelSession, job: Job, tmp_path: Path
 ) -> None:
     demo.apply(PruneChannels((LayerId("stage1.block0.conv2"),), 0.3), job)
-    demo.apply(Quantize((LayerId("stem.conv"), LayerId("head.fc")), 8, 8, 32), job)
+    demo.apply(Quantize((LayerId("stem.conv"), LayerId("head.fc")), calibration_samples=32), job)
     path = tmp_path / "edited.safetensors"
     demo.export(str(path), "checkpoint", job)
     assert open_model(str(path), job).fingerprint() == demo.fingerprint()
@@ -346,10 +346,10 @@ def test_tensors_without_our_description_are_known_by_their_shapes(
         ("[" * 100_000, "Invalid JSON"),
         ("[]", "should be an object"),
         ("{}", "version: Field required"),
-        ('{"version": 2}', "source: Field required"),
+        ('{"version": 3}', "source: Field required"),
         ('{"version": "1"}', "version"),
         ('{"version": NaN}', "version"),
-        ('{"version": 3, "unheard": "of"}', "another version of Secateur (format 3)"),
+        ('{"version": 2, "unheard": "of"}', "another version of Secateur (format 2)"),
     ],
 )
 def test_descriptions_that_are_none(checkpoint: Any, text: str, cause: str) -> None:
@@ -362,9 +362,28 @@ def conv(**structure: Any) -> dict[str, Any]:
     return {"layers": {"stem.conv": {"structure": structure}}}
 
 
+INTEGERS = {"bits": 8, "symmetric": True, "granularity": "channel"}
+GRID = {"bits": 8, "scale": 0.1, "zero_point": 0, "symmetric": False}
+
+
+def integers(layer: str = "head.fc", structure: Any = None, **changes: Any) -> dict[str, Any]:
+    described = {"integers": {**INTEGERS, "input": GRID, **changes}, "bias": True}
+    return {"layers": {layer: {**described, "structure": structure or {}}}}
+
+
 def grid(**changes: Any) -> dict[str, Any]:
-    whole = {"input_scale": 0.1, "input_zero_point": 0, "bias": True}
-    return {"layers": {"head.fc": {**whole, **changes}}}
+    return integers(input={**GRID, **changes})
+
+
+def both(*fields: str) -> dict[str, Any]:
+    found = {"integers": {**INTEGERS, "input": GRID}, "dtype": "float16", "explicit": True}
+    return {"layers": {"head.fc": {name: found[name] for name in fields}}}
+
+
+def operators(**changes: Any) -> dict[str, Any]:
+    """Of a residual block, which adds once."""
+    one = {"name": "add", "inputs": [GRID, GRID], **changes}
+    return {"layers": {"stage1.block0": {"operators": [one]}}}
 
 
 @pytest.mark.parametrize(
@@ -406,22 +425,46 @@ def grid(**changes: Any) -> dict[str, Any]:
         ({"tied": {"head.fc.weight": "nowhere"}}, "head.fc.weight is tied to nowhere"),
         ({"tied": {"head.fc.weight": "head.fc.bias"}}, "head.fc.weight has shape (10,)"),
         ({"tied": {"nowhere": "head.fc.bias"}}, "nowhere belongs to no layer"),
-        (grid(input_scale="nan"), "input_scale"),
-        (grid(input_scale=float("nan")), "input_scale"),
-        (grid(input_scale=float("inf")), "input_scale"),
-        (grid(input_scale=-1), "input_scale"),
-        (grid(input_zero_point=128), "input_zero_point"),
-        (grid(), "head.fc.weight holds torch.float32, not torch.int8"),
-        (grid(structure={"in_features": 10**12}), "not (10, 1000000000000)"),
-        (grid(structure={"out_features": 10**12}), "not (1000000000000,)"),
+        (grid(scale="nan"), "input.scale"),
+        (grid(scale=float("nan")), "input.scale"),
+        (grid(scale=float("inf")), "input.scale"),
+        (grid(scale=-1.0), "input.scale"),
+        (grid(scale=1e-300), "input.scale"),
+        (grid(zero_point=128), "128 is no integer of 8 bits"),
+        (grid(zero_point=-(10**30)), "is no integer of 8 bits"),
+        (grid(bits=16, zero_point=2**15), "32768 is no integer of 16 bits"),
+        (grid(symmetric="no"), "input.symmetric"),
+        (grid(bits=4), "input.bits"),
+        (integers(bits=1), "integers.bits"),
+        (integers(bits=17), "integers.bits"),
+        (integers(bits=True), "integers.bits"),
+        (integers(granularity="row"), "integers.granularity"),
+        (integers(group_size=4), "groups have a size, and nothing else has"),
+        (integers(granularity="group"), "groups have a size, and nothing else has"),
+        (integers(granularity="group", group_size=-4), "integers.group_size"),
+        (integers(granularity="group", group_size=7), "rows of 128 have no groups of 7"),
+        (integers(granularity="group", group_size=10**30), "have no groups of"),
+        (integers(), "head.fc.weight holds torch.float32, not torch.int8"),
+        (integers(bits=16), "head.fc.weight holds torch.float32, not torch.int16"),
+        (integers(bits=4), "head.fc.weight has shape (10, 128), not (640,)"),
+        (integers(bits=9), "head.fc.weight has shape (10, 128), not (1440,)"),
+        (integers(structure={"in_features": 10**12}), "not (10, 1000000000000)"),
+        (integers(structure={"out_features": 10**12}), "not (1000000000000,)"),
         ({"layers": {"stem.conv": {"folded_into": "head.fc"}}}, "stem.conv cannot be folded"),
         ({"layers": {"": {"folded_into": "head.fc"}}}, "the model cannot be folded"),
         ({"layers": {"stem.bn": {"folded_into": "nowhere"}}}, "nowhere"),
         ({"layers": {"stem.bn": {"folded_into": "stem.conv"}}}, "stem.bn.bias belongs to no layer"),
-        (
-            {"layers": {"stem.relu": {"input_scale": 0.1, "input_zero_point": 0}}},
-            "stem.relu (ReLU) cannot hold integer weights",
-        ),
+        (integers("stem.relu"), "stem.relu (ReLU) cannot hold integer weights"),
+        ({"layers": {"stem.conv": {"dtype": "float64"}}}, "layers.stem.conv.dtype"),
+        ({"layers": {"stem.conv": {"dtype": "float16"}}}, "float32, not torch.float16"),
+        ({"layers": {"stem.relu": {"dtype": "float16"}}}, "stem.relu (ReLU) cannot be in float16"),
+        (both("integers", "dtype"), "head.fc is described in two ways"),
+        (both("integers", "explicit"), "head.fc is described in two ways"),
+        ({"layers": {"head.fc": {"explicit": True}}}, "head.fc is no attention that can call"),
+        ({"layers": {"head.fc": {"explicit": False}}}, "layers.head.fc.explicit"),
+        (operators(name="mul"), "operators.0.name"),
+        (operators(inputs=[GRID]), "operators.0.inputs"),
+        (operators(inputs=[GRID, {**GRID, "zero_point": 200}]), "200 is no integer of 8 bits"),
     ],
 )
 def test_descriptions_that_do_not_fit_are_refused_by_name(
@@ -466,6 +509,13 @@ def test_tensors_that_do_not_fit_are_refused_by_name(
 def test_a_model_that_does_not_run_on_its_described_input(checkpoint: Any, job: Job) -> None:
     path = checkpoint(inputs=["1x3x8x8"])
     with pytest.raises(ForwardFailed, match=r"stem\.conv on an input of 1×3×8×8"):
+        open_model(str(path), job)
+
+
+def test_operators_that_a_layer_does_not_call_are_refused(checkpoint: Any, job: Job) -> None:
+    open_model(str(checkpoint(**operators())), job)
+    path = checkpoint(**operators(name="matmul"))
+    with pytest.raises(ForwardFailed, match="adds or multiplies activations otherwise"):
         open_model(str(path), job)
 
 

@@ -10,9 +10,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from engine.edits import InputGrid
-from engine.integer_layers import QUANTIZED, WeightFormat, integer_range, quantized_from
-
 
 class _Input:
     """Marks the one argument that is computed, not stored."""
@@ -45,38 +42,6 @@ def layer_for(operator: str, arguments: Arguments, dims: int | None = None) -> n
     if made is None or any(one.is_meta for one in (*made.parameters(), *made.buffers())):
         return None
     return made.eval()
-
-
-def quantized_layer_for(
-    operator: str, arguments: Arguments, weight: Arguments, grid: Arguments
-) -> nn.Module | None:
-    """The layer of integer weights that a convolution or product behind dequantizers is.
-
-    Args:
-        arguments: of the operator, with any float tensor of the weight's shape as its weight.
-        weight: of the ``dequantize_per_channel`` before its weight.
-        grid: of the quantizer before its input.
-    """
-    plain = layer_for(operator, arguments)
-    sides = (weight["quant_min"], weight["quant_max"], grid["quant_min"], grid["quant_max"])
-    integers = (weight["input"].dtype, weight["dtype"], grid["dtype"])
-    if (
-        plain is None
-        or type(plain) not in QUANTIZED
-        or sides != (*integer_range(8, symmetric=True), *integer_range(8))
-    ):
-        return None
-    if set(integers) != {torch.int8} or weight["axis"] != 0:
-        return None
-    zeros = weight["zero_points"]
-    if zeros is not None and bool(zeros.any()):
-        return None
-    bias = arguments["bias"]
-    return quantized_from(
-        plain, weight["input"], None if bias is None else bias.detach(),
-        weight["scales"], torch.zeros(len(weight["scales"]), dtype=torch.int64), WeightFormat(),
-        InputGrid(8, grid["scale"], grid["zero_point"]),
-    ).eval()  # fmt: skip
 
 
 def layer_holding(parameters: Mapping[str, Tensor | None]) -> nn.Module | None:

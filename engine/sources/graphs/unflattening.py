@@ -17,7 +17,9 @@ from torch.utils import _pytree as pytree
 
 from engine.errors import ModelUnreadable
 from engine.sources.graphs.blocks import block
-from engine.sources.graphs.leaves import INPUT, layer_for, layer_holding, quantized_layer_for
+from engine.sources.graphs.leaves import layer_for, layer_holding
+from engine.sources.graphs.nodes import arguments_of, operator_name, schema_of
+from engine.sources.graphs.rounded import rounded_layer
 
 
 def unflattened(program: ExportedProgram) -> nn.Module:
@@ -58,9 +60,9 @@ def put_in_evaluation_mode(program: ExportedProgram) -> bool:
     }
     found = False
     for node in list(graph.nodes):
-        if _name(node) == "add_" and not node.users and str(node.args[0]) in counters:
+        if operator_name(node) == "add_" and not node.users and str(node.args[0]) in counters:
             graph.erase_node(node)
-        for index, argument in enumerate(_schema_of(node)):
+        for index, argument in enumerate(schema_of(node)):
             if argument.name in ("train", "training") and node.args[index : index + 1] == (True,):
                 node.update_arg(index, False)
                 found = True
@@ -86,11 +88,6 @@ def _inline_gradient_modes(module: Any) -> None:
         graph.erase_node(node)
         if not inner.users:
             graph.erase_node(inner)
-
-
-def _schema_of(node: fx.Node) -> list[Any]:
-    target = node.target
-    return list(target._schema.arguments) if isinstance(target, torch._ops.OpOverload) else []
 
 
 def flat_example(program: ExportedProgram) -> list[Any]:
@@ -206,11 +203,11 @@ def _as_layer(module: nn.Module, graph: fx.Graph) -> nn.Module | None:
         return nn.Identity() if result is places[0] else None
     if result is not calls[-1] or not isinstance(calls[-1].target, torch._ops.OpOverload):
         return None
-    made = (
-        layer_for(_name(calls[0]), _arguments(calls[0], module, places[0]), _dims(places[0]))
-        if len(calls) == 1
-        else _as_quantized(module, calls, places[0])
-    )
+    if len(calls) == 1:
+        given = arguments_of(calls[0], module, places[0])
+        made = layer_for(operator_name(calls[0]), given, _dims(places[0]))
+    else:
+        made = rounded_layer(module, calls, places[0])
     return None if made is None or not _takes_all(made, module) else made
 
 
@@ -220,66 +217,6 @@ def _takes_all(made: nn.Module, module: nn.Module) -> bool:
     if tracked is not None and "num_batches_tracked" in made._buffers:
         made._buffers["num_batches_tracked"] = tracked
     return set(module._parameters) <= set(made.state_dict())
-
-
-def _as_quantized(module: nn.Module, calls: list[fx.Node], place: fx.Node) -> nn.Module | None:
-    """The layer that quantize, dequantize, dequantize and product are, in whatever order."""
-    last: Any = calls[-1]
-    x: Any
-    x, weight = last.all_input_nodes[:2] if len(last.all_input_nodes) > 1 else (None, None)
-    if x is None or weight is None or len(calls) != 4 or not x.args or x not in calls:
-        return None
-    names = (_name(x), _name(x.args[0]), _name(weight))
-    if names != ("dequantize_per_tensor", "quantize_per_tensor", "dequantize_per_channel"):
-        return None
-    grids = [_arguments(x, module), _arguments(x.args[0], module, place)]
-    if any(grids[0][key] != grids[1][key] for key in ("scale", "zero_point", "dtype")):
-        return None
-    integers = _arguments(weight, module)
-    if grids[1]["input"] is not INPUT or not isinstance(integers["input"], Tensor):
-        return None
-    float_weight = nn.Parameter(integers["input"].float(), requires_grad=False)
-    arguments = _arguments(last, module, x, {weight: float_weight})
-    return quantized_layer_for(_name(last), arguments, integers, grids[1])
-
-
-def _name(node: Any) -> str:
-    """The operator's name without namespace and overload; "" for what is none."""
-    target = getattr(node, "target", None)
-    if not isinstance(target, torch._ops.OpOverload):
-        return ""
-    return target._schema.name.partition("::")[2]
-
-
-def _arguments(
-    node: fx.Node,
-    module: nn.Module,
-    place: fx.Node | None = None,
-    known: dict[fx.Node, Tensor] | None = None,
-) -> dict[str, Any]:
-    """The operator's arguments by name: stored tensors themselves, ``place`` as ``INPUT``.
-
-    Other nodes stay nodes, which no layer takes.
-    """
-    stored = known or {}
-
-    def value(one: Any) -> Any:
-        if one is place:
-            return INPUT
-        if isinstance(one, fx.Node):
-            is_own = one.op == "get_attr" and isinstance(one.target, str)
-            return getattr(module, str(one.target), one) if is_own else stored.get(one, one)
-        return list(one) if isinstance(one, list | tuple) else one
-
-    names = [argument.name for argument in _schema_of(node)]
-    found = {
-        argument.name: argument.default_value
-        for argument in _schema_of(node)
-        if argument.has_default_value()
-    }
-    found.update(zip(names, map(value, node.args), strict=False))
-    found.update({name: value(one) for name, one in node.kwargs.items()})
-    return found
 
 
 def _dims(place: fx.Node) -> int | None:
