@@ -79,6 +79,7 @@ class Call:
         leaves: what it put out, flattened; None for what is no tensor.
         whole: whether its output is tensors and plain values alone.
         digest: of everything up to its end, and of weights that nothing read.
+        trail: of everything up to its end alone.
         work: of everything up to its end, in multiply-accumulates.
     """
 
@@ -90,6 +91,7 @@ class Call:
     leaves: tuple[Value | None, ...] = ()
     whole: bool = False
     digest: bytes = b""
+    trail: bytes = b""
     work: float = 0.0
 
 
@@ -103,6 +105,7 @@ class Flow:
         sizes: of each storage, in bytes.
         barrier: when values of the sample first decided in Python how to go on.
         reason: why nothing of it can be kept for another pass, in half a sentence; "" if it can.
+        first_uses: when each layer was called or a tensor of its own was read, whichever was first.
     """
 
     calls: tuple[Call, ...]
@@ -114,6 +117,7 @@ class Flow:
     barrier: int
     reason: str
     digests: dict[bytes, int]
+    first_uses: dict[LayerId, int]
 
     @property
     def changes_inputs(self) -> bool:
@@ -126,7 +130,7 @@ class Flow:
         return max((self.calls[self.digests[one]].end for one in same), default=0)
 
 
-UNKNOWN = Flow((), (), (), frozenset(), {}, 0.0, 0, "nothing is to be kept", {})
+UNKNOWN = Flow((), (), (), frozenset(), {}, 0.0, 0, "nothing is to be kept", {}, {})
 """That of a model that nobody has watched."""
 
 
@@ -152,11 +156,44 @@ def flow_of(model: nn.Module, example: Tensor) -> Flow:
     return watch.flow(result, reason or watch.keeps(copy))
 
 
-class _Watch(TorchDispatchMode):
-    """Writes down calls and operators of one pass."""
+def common_until(flow: Flow, variant: nn.Module, example: Tensor, until: int) -> int:
+    """When the last call ended, up to that time, before which a variant's pass does the same.
 
-    def __init__(self, model: nn.Module, example: Tensor) -> None:
+    The pass is watched so far and no further.
+
+    Args:
+        example: as in :func:`flow_of`.
+    """
+    copy, example = share_for_running(variant), example.clone()
+    watch = _Watch(copy, example, until)
+    try:
+        with torch.no_grad(), watch:
+            copy(example)
+    except _Enough:
+        pass
+    except Exception as error:  # it does not do the same
+        if is_out_of_memory(error):
+            raise
+    trails = {one.trail for one in watch.ended}
+    return max(
+        (one.end for one in flow.calls if one.end <= until and one.trail in trails), default=0
+    )
+
+
+class _Enough(BaseException):
+    """No more of the pass is to be watched. Not an Exception, which a forward may catch."""
+
+
+class _Watch(TorchDispatchMode):
+    """Writes down calls and operators of one pass.
+
+    Args:
+        until: when it is to be broken off.
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor, until: int = sys.maxsize) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._until = until
         self._calls: list[Call] = []
         self._open: list[Call] = []
         self._steps: list[Step] = []
@@ -171,13 +208,21 @@ class _Watch(TorchDispatchMode):
         self._barrier = sys.maxsize
         self._reason = ""
         self._digest = hashlib.blake2b(digest_size=16)
-        self._held = {id(tensor): tensor for tensor in _held_tensors(model)}
+        self._held: dict[int, tuple[Tensor, list[LayerId]]] = {}  # with the layers that hold it
+        for name, tensor in _held_tensors(model):
+            self._held.setdefault(id(tensor), (tensor, []))[1].append(name)
+        self._first_uses: dict[LayerId, int] = {}
         self._tainted.add(self._number(example, next(self._storages)).storage)
         self._tell("input", tuple(example.shape), example.stride(), example.dtype)
         # What the bits of sums depend on beside the operators.
         self._tell(torch.get_num_threads(), torch.get_float32_matmul_precision())
         for name, module in model.named_modules():
             module.__dict__["forward"] = self._called(LayerId(name), module.forward)
+
+    @property
+    def ended(self) -> list[Call]:
+        """Calls that have come to their end."""
+        return [one for one in self._calls if one.trail]
 
     def flow(self, result: Any, reason: str) -> Flow:
         """What was seen."""
@@ -193,6 +238,7 @@ class _Watch(TorchDispatchMode):
             self._barrier,
             self._reason or reason,
             {one.digest: one.ordinal for one in within},
+            self._first_uses,
         )
 
     def seal(self, model: nn.Module) -> None:
@@ -202,7 +248,7 @@ class _Watch(TorchDispatchMode):
             content(one) for _, one in tensors_of(model) if one.dim() and self._find(one) is None
         ]
         for call in self._calls:
-            call.digest = hashlib.blake2b(b"".join((call.digest, *unread)), digest_size=16).digest()
+            call.digest = hashlib.blake2b(b"".join((call.trail, *unread)), digest_size=16).digest()
 
     def keeps(self, model: nn.Module) -> str:
         """Says so if a layer holds what the pass computed, which the next may read; else ""."""
@@ -215,6 +261,7 @@ class _Watch(TorchDispatchMode):
 
     def read(self, tensor: Tensor) -> None:
         """Take note that Python looks at a tensor's numbers."""
+        self._use(tensor, next(self._clock))
         found = self._find(tensor)
         if found is not None and found.storage in self._tainted:
             self._barrier = min(self._barrier, next(self._clock))
@@ -230,10 +277,13 @@ class _Watch(TorchDispatchMode):
 
     def _enter(self, layer: LayerId) -> None:
         call = Call(len(self._calls), layer, next(self._clock))
+        if call.start >= self._until:
+            raise _Enough
         if self._open:
             self._open[-1].children.append(call.ordinal)
         self._calls.append(call)
         self._open.append(call)
+        self._first_uses.setdefault(layer, call.start)
         self._tell("enter", layer)
 
     def _leave(self, output: Any) -> None:
@@ -249,7 +299,7 @@ class _Watch(TorchDispatchMode):
             leaf if one is None else one.number for one, leaf in zip(found, leaves, strict=True)
         )
         self._tell("leave", spec, *(() if lost else told))
-        call.end, call.digest, call.work = next(self._clock), self._digest.digest(), self._work
+        call.end, call.trail, call.work = next(self._clock), self._digest.digest(), self._work
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -262,6 +312,8 @@ class _Watch(TorchDispatchMode):
         )
         out = func(*args, **kwargs)
         at = next(self._clock)
+        for tensor in tensors:
+            self._use(tensor, at)
         storages = {
             _memory(tensor): use.storage for tensor, use in zip(tensors, reads, strict=True)
         }
@@ -282,6 +334,11 @@ class _Watch(TorchDispatchMode):
             self._sizes[storage] / 4 for storage in made
         )
         return out
+
+    def _use(self, tensor: Tensor, at: int) -> None:
+        _, layers = self._held.get(id(tensor), (None, ()))
+        for layer in layers:
+            self._first_uses.setdefault(layer, at)
 
     def _judge(
         self,
@@ -334,11 +391,11 @@ class _Watch(TorchDispatchMode):
         self._digest.update(repr(words).encode())
 
 
-def _held_tensors(model: nn.Module) -> Iterator[Tensor]:
-    for module in model.modules():
+def _held_tensors(model: nn.Module) -> Iterator[tuple[LayerId, Tensor]]:
+    for name, module in model.named_modules():
         for leaf in _leaves_of(module):
             if isinstance(leaf, Tensor):
-                yield leaf
+                yield LayerId(name), leaf
 
 
 def _leaves_of(module: nn.Module) -> list[Any]:

@@ -1,8 +1,9 @@
 """Running a model over batches, each from the last place up to which it is known."""
 
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,16 +14,19 @@ from engine.errors import is_out_of_memory
 from engine.layers import LayerId
 from engine.prefixes.absent import Absent, Form, has_absent
 from engine.prefixes.cuts import Cut, cut_behind, last_cut, spread_cuts
-from engine.prefixes.flow import UNKNOWN, Flow, flow_of
+from engine.prefixes.flow import UNKNOWN, Flow, common_until, flow_of
 from engine.prefixes.passes import Mask, Pass, Reached, Snapshot, Strayed, Take
 from engine.prefixes.store import Store
-from engine.sharing import share_for_running
+from engine.sharing import run_as_it_is, share_for_running
 
 PREFIX_BUDGET = 1 << 30
 """Bytes of values that are kept between runs."""
 
 _WORTHWHILE = 0.02
 """Share of a pass that a cut must save beyond the one before it."""
+
+_OF_MANY = 0.001
+"""The same where many variants are run from the cut."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,21 @@ class Batch:
         return self.form.shape[0]
 
 
+@dataclass(frozen=True)
+class _Parting:
+    """What variants of a model share that part from it at the same place.
+
+    Attributes:
+        flow: of the model, its digests those from before they part.
+        cuts: found so far, by ordinal.
+        aim: the last cut before they part; None where there is none.
+    """
+
+    flow: Flow
+    cuts: "dict[int, Cut | None]" = field(default_factory=dict)
+    aim: Cut | None = None
+
+
 class Prefixes:
     """Keeps values of passes over one set of samples, within a budget of bytes.
 
@@ -59,6 +78,7 @@ class Prefixes:
         self.store = Store[Any](budget)
         self._flows = WeakKeyDictionary[nn.Module, Flow]()
         self._strayed = WeakKeyDictionary[nn.Module, str]()
+        self._partings = WeakKeyDictionary[nn.Module, dict[Hashable, _Parting]]()
 
     @contextmanager
     def running(
@@ -86,6 +106,58 @@ class Prefixes:
         finally:
             run.close()
 
+    @contextmanager
+    def parting(
+        self,
+        model: nn.Module,
+        variant: nn.Module,
+        example: Tensor | None,
+        changed: frozenset[LayerId],
+        kind: Hashable = None,
+    ) -> Iterator["Running"]:
+        """``variant`` itself, ready to run each batch from where it parts from ``model``.
+
+        It is taken to part at the first use of what is changed. What is kept there serves all
+        variants that part there.
+
+        Args:
+            variant: a sharing copy of the caller's own, of no use afterwards.
+            example: as in :meth:`running`.
+            changed: the layers in which they differ.
+            kind: None where they differ in tensors, and in layers of other classes over these. Else
+                a name of how they differ: the first variant of each kind is watched, as other
+                layers may look at sizes and the like; where it parts the others part as well.
+        """
+        self.store.next_round()
+        known = self._partings.setdefault(model, {})
+        if (changed, kind) not in known:
+            known[changed, kind] = self._parting(model, variant, example, changed, kind is not None)
+        found = known[changed, kind]
+        run = Running(self, variant, found.flow, found.flow.reason, found)
+        run.aim([] if found.aim is None else [found.aim])
+        try:
+            yield run
+        finally:
+            run.close()
+
+    def _parting(
+        self,
+        model: nn.Module,
+        variant: nn.Module,
+        example: Tensor | None,
+        changed: frozenset[LayerId],
+        watched: bool,
+    ) -> _Parting:
+        base = self._flow(model, example)
+        if example is None or self._strayed.get(model, base.reason):
+            return _Parting(UNKNOWN)
+        # A layer that this pass does not come to may be used by other numbers of samples.
+        until = min((base.first_uses.get(one, 0) for one in changed), default=sys.maxsize)
+        if watched:
+            until = common_until(base, variant, example, until)
+        shared = {one: at for one, at in base.digests.items() if base.calls[at].end <= until}
+        return _Parting(replace(base, digests=shared), {}, last_cut(base, until))
+
     def remember(self, model: nn.Module, reason: str) -> None:
         """Run this model whole from now on."""
         self._strayed[model] = reason
@@ -111,14 +183,23 @@ class Running:
         reason: why every batch goes through the whole of it, in half a sentence; "" if it need not.
     """
 
-    def __init__(self, owner: Prefixes, model: nn.Module, flow: Flow, reason: str) -> None:
+    def __init__(
+        self,
+        owner: Prefixes,
+        model: nn.Module,
+        flow: Flow,
+        reason: str,
+        parting: "_Parting | None" = None,
+    ) -> None:
         self.reason = reason
         self._owner = owner
         self._store = owner.store
         self._model = model
         self._flow = flow
+        self._worthwhile = _WORTHWHILE if parting is None else _OF_MANY
+        self._is_own = parting is not None
         self._aims: list[Cut] = []
-        self._cuts: dict[int, Cut | None] = {}
+        self._cuts = {} if parting is None else parting.cuts
         self._pass: Pass | None = None
         self._mask: tuple[LayerId, Mask] | None = None
         self._copy = self._fresh()
@@ -185,7 +266,8 @@ class Running:
     # -- inside
 
     def _fresh(self) -> nn.Module:
-        copy = share_for_running(self._model)
+        # Made ready once: what is run whole after a mistake is the same module.
+        copy = run_as_it_is(self._model) if self._is_own else share_for_running(self._model)
         for name, module in copy.named_modules():
             module.__dict__["forward"] = self._called(LayerId(name), module.forward)
         return copy
@@ -284,7 +366,7 @@ class Running:
 
     def _takes(self, batch: Batch, start: tuple[Cut, Snapshot] | None) -> list[Take]:
         after, done = (start[0].at, start[0].work) if start else (0, 0.0)
-        least = done + _WORTHWHILE * self._flow.work
+        least = done + self._worthwhile * self._flow.work
         return [
             Take(self._flow, cut)
             for cut in self._aims

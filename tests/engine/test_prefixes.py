@@ -714,3 +714,129 @@ def test_published_architectures_are_taken_up_midway(name: str, size: int) -> No
 
 def has_kernel(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d | nn.Linear)
+
+
+# Variants
+
+
+def variants(model: nn.Module) -> Iterator[tuple[str, list[nn.Module]]]:
+    """For each layer with weights two other states that differ in it alone."""
+    for name, one in model.named_modules():
+        if hasattr(one, "weight"):
+            first = changed(model, name)
+            yield name, [first, changed(first, name)]
+
+
+def parted(
+    prefixes: Prefixes,
+    model: nn.Module,
+    variant: nn.Module,
+    batches: Sequence[Tensor],
+    layers: set[str],
+    kind: str | None = None,
+) -> list[Any]:
+    """What the variant gives, run from where it parts from the model."""
+    names = frozenset(map(LayerId, layers))
+    with prefixes.parting(model, variant, batches[0][:1], names, kind) as run:
+        keyed = [Batch(at, Form.of(one), one.clone) for at, one in enumerate(batches)]
+        return [run(one) for one in keyed]
+
+
+@settings(max_examples=15)
+@given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4), st.integers(0, 2))
+def test_variants_give_the_bits_of_whole_passes(kinds: list[str], between: int) -> None:
+    model, batches = Net(kinds, between), noise(3, 4, 5, 5)
+    prefixes = Prefixes()
+    assert same(Ran(prefixes, model, batches).outputs, whole(model, batches))
+    for kind in (None, "watched"):
+        for layer, states in variants(model):
+            for variant in states:
+                found = parted(prefixes, model, variant, batches, {layer}, kind)
+                assert same(found, whole(variant, batches)), layer
+    assert same(Ran(prefixes, model, batches).outputs, whole(model, batches))
+
+
+@pytest.mark.parametrize("kind", [None, "watched"])
+def test_what_comes_before_a_variants_change_runs_once_for_all(
+    calls: list[str], kind: str | None
+) -> None:
+    model, batches = nn.Sequential(*map(Counting, "abcd")), noise(3, 4, 5, 5)
+    prefixes = Prefixes()
+    states = [changed(model, "2"), changed(changed(model, "2"), "2")]
+    parted(prefixes, model, states[0], batches, {"2"}, kind)
+    assert calls == list("abcd") * 2
+    calls.clear()
+    parted(prefixes, model, states[1], batches, {"2"}, kind)
+    assert calls == list("cd") * 2
+
+
+def test_a_change_that_an_earlier_layer_reads_starts_there(calls: list[str]) -> None:
+    class Reading(nn.Module):
+        """Reads the last layer's weight before the second is called."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.three = map(Counting, "abc")
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.three(self.two(self.one(x) * self.three.weight.mean()))
+            return out
+
+    model, batches = Reading(), noise(3, 4, 5, 5)
+    prefixes = Prefixes()
+    variant = changed(model, "three")
+    parted(prefixes, model, variant, batches, {"three"})
+    calls.clear()
+    assert same(parted(prefixes, model, variant, batches, {"three"}), whole(variant, batches))
+    assert calls == list("bc" * 2 + "abc" * 2)
+
+
+def test_sizes_that_an_earlier_layer_looks_at_are_seen_by_watching() -> None:
+    class Peeking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = conv(), conv()
+            self.two.gain = 2.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(self.one(x * self.two.gain))
+
+    model, batches = Peeking(), noise(3, 4, 5, 5)
+    prefixes = Prefixes()
+    Ran(prefixes, model, batches)
+    variant = share(model)
+    variant.two.gain = 3.0
+    found = parted(prefixes, model, variant, batches, {"two"}, "gain")
+    assert same(found, whole(variant, batches))
+
+
+def test_a_layer_that_one_sample_does_not_come_to_leaves_nothing_out() -> None:
+    class Crowded(nn.Module):
+        """A layer more where there is more than one sample."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = conv(), conv()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.one(x)
+            return self.two(x) if len(x) > 1 else x
+
+    model, batches = Crowded(), noise(3, 4, 5, 5)
+    prefixes = Prefixes()
+    Ran(prefixes, model, batches)
+    variant = changed(model, "two")
+    assert same(parted(prefixes, model, variant, batches, {"two"}), whole(variant, batches))
+
+
+def test_a_variant_that_writes_into_what_is_kept_is_run_whole() -> None:
+    model = nn.Sequential(conv(), conv(), nn.ReLU(inplace=True), conv())
+    batches = noise(3, 4, 5, 5)
+    prefixes = Prefixes()
+    Ran(prefixes, model, batches)
+    variant = share(model)
+    variant[1] = nn.Identity()  # so that the activation writes into what the first layer put out
+    wanted = whole(variant, batches)
+    for _ in range(2):
+        assert same(parted(prefixes, model, variant, batches, {"1"}), wanted)
+    assert same(Ran(prefixes, model, batches).outputs, whole(model, batches))
