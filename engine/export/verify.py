@@ -53,14 +53,14 @@ def write_verified(
     Args:
         reader: lazy name of a function that takes ``{"path", "inputs", "outputs", "trusted"}`` and
             writes the re-opened model's outputs to the last; ``trusted`` says which of the
-            user's code was allowed.
+            user's code was allowed. What it returns, a sentence or None, is the report's note.
         model: the one in memory.
         allowed: largest difference, as a share of the largest output.
 
     Raises:
         ExportFailed: it could not be written, or outputs differ by more, or in shape.
     """
-    result = (0.0, 0.0)
+    result = (0.0, 0.0, "")
 
     def check(written: Path) -> None:
         nonlocal result
@@ -68,7 +68,8 @@ def write_verified(
         result = _compare(reader, written, model, inputs, allowed, job)
 
     write_atomically(path, content, check)
-    return ExportReport((str(path),), *result, bytes=len(content))
+    error, largest, note = result
+    return ExportReport((str(path),), error, largest, len(content), note)
 
 
 def _compare(
@@ -78,8 +79,8 @@ def _compare(
     inputs: tuple[InputSpec, ...],
     allowed: float,
     job: Job,
-) -> tuple[float, float]:
-    """Largest absolute difference of the re-opened outputs, and largest absolute output."""
+) -> tuple[float, float, str]:
+    """Largest absolute difference of the re-opened outputs, largest absolute output, note."""
     texts = [str(one) for one in inputs]
     wanted = outputs_of(share_for_running(model, baked=False), probe(texts))
     with TemporaryDirectory() as folder:
@@ -90,7 +91,7 @@ def _compare(
             "outputs": str(answers),
             "trusted": sorted(allowed_here()),
         }
-        run_in_child(reader, payload, job)
+        note = run_in_child(reader, payload, job)
         got = load(answers.read_bytes())  # not mapped: Windows keeps what is
     shapes = [{name: one.shape for name, one in outputs.items()} for outputs in (got, wanted)]
     if shapes[0] != shapes[1]:
@@ -101,7 +102,7 @@ def _compare(
             f"The re-opened model differs by {error:.3g} from the one in memory "
             f"(largest output {largest:.3g}); the file was not kept."
         )
-    return error, largest
+    return error, largest, note or ""
 
 
 def answer(model: Any, payload: dict[str, Any]) -> None:
