@@ -37,6 +37,7 @@ def run(
     size: tuple[int, int] | None = None,
     view: str = "",
     started: float | None = None,
+    map: str = "",
 ) -> int:
     """Show the window, open ``source`` and stay until the user leaves; returns the exit status.
 
@@ -50,6 +51,7 @@ def run(
         view: of profiling, for the picture: measured and brought to the front.
         started: ``time.perf_counter()`` at the start of the program, to count from when the
             environment sets ``SECATEUR_TIMING``.
+        map: a file with a map of sensitivity, for the picture of that view.
     """
     app = QApplication(sys.argv[:1])
     app.setApplicationName("Secateur")
@@ -60,7 +62,7 @@ def run(
             return workplace.stay(source, recipe, started)
     with TemporaryDirectory(prefix="secateur-") as folder:
         workplace = _Workplace(app, Settings(Path(folder, "picture.ini")), theme, quiet=True)
-        return workplace.draw(source, recipe, picture, size or PICTURE_SIZE, view)
+        return workplace.draw(source, recipe, picture, size or PICTURE_SIZE, view, map)
 
 
 class _Workplace(QObject):
@@ -97,12 +99,18 @@ class _Workplace(QObject):
             restore()
 
     def draw(
-        self, source: str | None, recipe: str | None, path: str, size: tuple[int, int], view: str
+        self,
+        source: str | None,
+        recipe: str | None,
+        path: str,
+        size: tuple[int, int],
+        view: str,
+        map: str,
     ) -> int:
         """Write a picture of the window once everything has settled."""
         self._recipe = recipe
         self.window.resize(*size)
-        picture = Picture(self.window, self._document, path, view)
+        picture = Picture(self.window, self._document, path, view, map)
         restore = errors.install_hook(picture.fail)
         self.window.show()
         operations.open_model(self._document, source or "demo")

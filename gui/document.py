@@ -18,6 +18,7 @@ from PySide6.QtCore import QObject, Signal
 import engine
 from engine import (
     DATAFLOWS,
+    ActivationRange,
     CallProfile,
     Change,
     ChannelScores,
@@ -40,17 +41,21 @@ from engine import (
     Part,
     PruneChannels,
     PruneHeads,
+    Quantize,
     Roofline,
     RunSettings,
     SamplePreview,
+    SensitivityFormat,
+    SensitivityMap,
     Snapshot,
 )
 from gui import format as fmt
 from gui.jobs import JobRunner
 from gui.models.hardware_choice import hardware_by_id
+from gui.scanning import Scanning, ScanUnderWay, ScanWish
 from gui.settings import Settings
 from gui.tasks import JobState
-from gui.training import GradualPruning, Training, TrainingUnderWay
+from gui.training import Asked, GradualPruning, Training, TrainingUnderWay
 
 if TYPE_CHECKING:  # a report comes with the energy model, which the window shows without
     from engine import DescriptionReport, ModelSession
@@ -60,7 +65,7 @@ Request: TypeAlias = OpenRequest | DataRequest
 Answerer: TypeAlias = Callable[[Request, EngineError], bool]
 Step: TypeAlias = "Callable[[ModelSession, Job], Change | None]"
 
-PreviewSlot: TypeAlias = Literal["edit", "scores", "accuracy", "data"]
+PreviewSlot: TypeAlias = Literal["edit", "scores", "accuracy", "data", "ranges"]
 Profile: TypeAlias = OperatorProfile | CallProfile | LineProfile | Roofline
 
 T = TypeVar("T")
@@ -88,6 +93,7 @@ class Document(QObject):
         exported: the :class:`engine.ExportReport` of a written file.
         recipe_saved: the paths of the files that make up a recipe.
         description_saved: the :class:`engine.DescriptionReport` of a network description.
+        map_saved: the path of a map of sensitivity that was written.
         profiled: a :class:`Profiled` was taken.
         unmeasured: the key of a metric that could not be taken by itself after opening or an edit,
             and the :class:`engine.EngineError` that says why.
@@ -98,6 +104,7 @@ class Document(QObject):
 
     Attributes:
         training: the training that is under way, or the last one.
+        scanning: the scan of sensitivity that is under way, and the maps that came of them.
         run_settings: how the model is run while it is measured.
         answerer: is told of a request that could not be met, and why, before ``failed`` is. It
             may ask the user and make an amended request; True says that it has taken over.
@@ -114,6 +121,7 @@ class Document(QObject):
     exported = Signal(object)
     recipe_saved = Signal(object)
     description_saved = Signal(object)
+    map_saved = Signal(str)
     profiled = Signal(object)
     unmeasured = Signal(str, object)
     devices_found = Signal(object)
@@ -133,6 +141,7 @@ class Document(QObject):
         self.run_settings = RunSettings()
         self.answerer: Answerer | None = None
         self.training = Training(jobs, self)
+        self.scanning = Scanning(jobs, self)
         self._settings = settings
         self._opener = opener
         # Only functions on the model thread look into a session; here it is a name for one.
@@ -199,6 +208,7 @@ class Document(QObject):
 
         def on_done(opened: tuple[ModelSession, Change]) -> None:
             self.training.leave()  # it may have been asked for while this was being opened
+            self.scanning.forget()
             self._shown, change = opened
             self._edited(change)
 
@@ -213,8 +223,11 @@ class Document(QObject):
         self.opening_changed.emit(request.source)
 
     def apply(self, edit: Edit) -> None:
-        """Apply the edit, behind those already applied."""
+        """Apply the edit, behind those already applied; one that learns, in the background."""
         title = fmt.edit_text(edit, self.tr)
+        if isinstance(edit, Quantize) and edit.rounding == "adaround":
+            self._train(title, edit)
+            return
         self._submit_edit(title, lambda session, job: session.apply(edit, job))
 
     def apply_recipe(self, path: str) -> None:
@@ -262,6 +275,59 @@ class Document(QObject):
     def interrupt_tuning(self) -> None:
         """End the training without a result, so that it can go on another time."""
         self.training.interrupt()
+
+    def scan_refusal(self) -> str:
+        """Why no scan can begin, and what to do; empty while one can."""
+        if self._snapshot is None:
+            return self.tr("Open a model first.")
+        if self._snapshot.data is None:
+            return self.tr("Choose data first: a scan takes the loss on training samples.")
+        if self.tuning:
+            return self.tr(
+                "{title} is under way, and only one such job runs at a time. Stop it first, or"
+                " wait until it has ended."
+            ).format(title=self.training.title)
+        return ""
+
+    def scan(self, wish: ScanWish) -> None:
+        """Find out in the background what each layer can bear, or go on where that stopped."""
+        meant = self._shown
+        if meant is None or self._has_to_wait():
+            return
+        title = self.tr("Scanning sensitivity")
+        self.scanning.start(title, wish, partial(self._session, meant), self.failed.emit)
+
+    def stop_scan(self) -> None:
+        """End the scan; it goes on from there another time."""
+        self.scanning.stop()
+
+    def resume_scan(self) -> None:
+        """Let a scan that rests go on."""
+        self.scanning.resume()
+
+    def open_map(self, path: str) -> None:
+        """Show the map of sensitivity in a file; one of other layers is refused."""
+        try:
+            found = engine.read_sensitivity(path)
+            tree = self._snapshot.current.tree if self._snapshot is not None else ()
+            if not any(layer in tree for layers in found.rows for layer in layers):
+                raise EngineError(
+                    self.tr("%s names no layer of this model.") % Path(path).name,
+                    self.tr("Open the model that was scanned first."),
+                )
+        except EngineError as error:
+            self.failed.emit(error)
+            return
+        self.scanning.file(found, Path(path).name)
+
+    def save_map(self, found: SensitivityMap, form: SensitivityFormat, path: str) -> None:
+        """Write a map of sensitivity to a file."""
+        try:
+            engine.save_sensitivity(path, found, form)
+        except EngineError as error:
+            self.failed.emit(error)
+            return
+        self.map_saved.emit(path)
 
     def evaluate(self) -> None:
         """Take the accuracy of the current model, and the base model's if it is missing."""
@@ -370,10 +436,11 @@ class Document(QObject):
         """Choose the data that accuracy is taken on."""
         if self._has_to_wait():
             return
+        self.scanning.stop()
         self._submit(
             self.tr("Loading %s") % fmt.visible(source_name(request.source)),
             lambda session, job: session.load_data(request, job),
-            self._edited,
+            self._loaded,
             on_error=partial(self._refuse, request),
         )
 
@@ -393,7 +460,7 @@ class Document(QObject):
 
         self._submit(self.tr("Setting limit"), step)
 
-    def export(self, path: str, format: Literal["checkpoint", "program"]) -> None:
+    def export(self, path: str, format: Literal["checkpoint", "program", "onnx"]) -> None:
         """Write the current model to a file; ``exported`` follows when that has been checked."""
 
         meant = self._shown
@@ -451,6 +518,24 @@ class Document(QObject):
             return self._session(meant).channel_scores(edit, job)
 
         self._preview("scores", work, on_scores)
+
+    def preview_ranges(
+        self,
+        layer: LayerId,
+        edit: Quantize | None,
+        on_ranges: Callable[[tuple[ActivationRange, ...] | EngineError | None], None],
+    ) -> None:
+        """Find out what values the layer takes, and the grids that the edit would lay over them.
+
+        Calibrates where that has not been done yet. Answers as :meth:`preview`.
+        """
+
+        meant = self._shown
+
+        def work(job: Job) -> tuple[ActivationRange, ...]:
+            return self._session(meant).activation_ranges(layer, edit, job)
+
+        self._preview("ranges", work, on_ranges)
 
     def preview_accuracy(
         self,
@@ -577,13 +662,18 @@ class Document(QObject):
         """Queue a step to another state; what is being measured of this one can wait."""
         if self._has_to_wait():
             return
+        self.scanning.stop()  # it goes on when this state is shown again
         if self._settings.measure_after_edit:
             self._cancel_follow_ups()
         self._submit(title, step, self._edited)
 
-    def _train(self, title: str, asked: FineTune | GradualPruning) -> None:
+    def _train(self, title: str, asked: Asked) -> None:
         meant = self._shown
         if meant is None or self._has_to_wait():
+            return
+        if self.scanning.active:
+            text = self.tr("A scan is under way, and only one such job runs at a time.")
+            self.failed.emit(ScanUnderWay(text))
             return
 
         def concerning(deliver: Callable[[Change], None]) -> Callable[[Change], None]:
@@ -622,6 +712,11 @@ class Document(QObject):
         self._committed(change)
         if change is not None:
             self._measure_anew(change)
+
+    def _loaded(self, change: Change | None) -> None:
+        """Announce other data; maps of sensitivity are of those before."""
+        self.scanning.forget()
+        self._edited(change)
 
     def _measure_anew(self, change: Change) -> None:
         """Measure what is not known of the state behind the change, if that is wanted."""

@@ -12,7 +12,9 @@ from pathlib import PurePath
 
 from engine import (
     ROOT,
+    Cast,
     Edit,
+    Equalize,
     Factorize,
     FineTune,
     FoldNorms,
@@ -29,6 +31,7 @@ from engine import (
     Quantize,
     RecalibrateNorms,
     RemoveBlocks,
+    Smooth,
 )
 
 ABSENT = "–"
@@ -85,6 +88,30 @@ def tick(value: float, unit: str) -> str:
 def intensity(value: float) -> str:
     """Write an arithmetic intensity: floating-point operations for each byte moved."""
     return f"{value:.3g} FLOP/byte"
+
+
+def loss(value: float) -> str:
+    """Write a loss, or a change of one, in three places at most: ``0.12``, ``−0.004``, ``12``."""
+    if math.isnan(value):
+        return ABSENT
+    size, sign = abs(value), "−" if value < 0 else ""
+    if size == 0:
+        return "0"
+    if size < 0.0005:
+        return f"{sign}<0.001"
+    if size >= 9.95:
+        return quantity(value, "1", 2 if size < 99.5 else 3)
+    return f"{sign}{size:.{1 if size >= 0.995 else 2 if size >= 0.0995 else 3}f}"
+
+
+def points(share: float) -> str:
+    """Write a change of a share in percentage points, without the word: ``2.3``, ``−0.4``."""
+    size, sign = abs(share) * 100, "−" if share < 0 else ""
+    if size == 0:
+        return "0"
+    if size < 0.05:
+        return f"{sign}<0.1"
+    return f"{sign}{size:.{0 if size >= 9.95 else 1}f}"
 
 
 def count(value: float | None) -> str:
@@ -246,6 +273,21 @@ def edit_text(edit: Edit, tr: Translate = str) -> str:
     return template.format(layers=_layers_text(edit, tr), **words)
 
 
+def done_text(edit: Edit, told: str, integers: bool, tr: Translate = str) -> str:
+    """Say an edit that was applied, of training what came of it: it may have ended early.
+
+    Args:
+        told: what came of it, in a phrase; "" of edits that are done as they are asked for.
+        integers: whether the model had integer layers then.
+    """
+    if not isinstance(edit, FineTune) or not told:
+        return edit_text(edit, tr)
+    name = tr("Quantization-aware training") if integers else tr("Fine-tune")
+    whole = edit.layers == (ROOT,)
+    of = "" if whole else tr(" of {layers}") if integers else tr(" {layers}")
+    return f"{name}{of.format(layers=_layers_text(edit, tr))}: {told}"
+
+
 def _edit_words(edit: Edit, tr: Translate) -> tuple[str, dict[str, str]]:
     """How an edit of that kind is said, and what stands in it beside the layers."""
     match edit:
@@ -267,7 +309,13 @@ def _edit_words(edit: Edit, tr: Translate) -> tuple[str, dict[str, str]]:
         case FoldNorms():
             return tr("Fold batch norms into {layers}"), {}
         case Quantize():
-            return tr("Quantize {layers} to int{bits}"), {"bits": str(edit.weight_bits)}
+            return _rounding_words(edit, tr)
+        case Cast():
+            return tr("Cast {layers} to {dtype}"), {"dtype": edit.dtype}
+        case Equalize():
+            return tr("Equalize the channels of {layers}"), {}
+        case Smooth():
+            return tr("Smooth {layers} by {amount}"), {"amount": amount(edit.strength)}
         case RecalibrateNorms() | FineTune():
             return _recovery_words(edit, tr)
 
@@ -296,6 +344,34 @@ def _pruning_words(
     return tr("Prune {amount} of heads of {layers} ({how})"), words
 
 
+def _rounding_words(edit: Quantize, tr: Translate) -> tuple[str, dict[str, str]]:
+    words = {"bits": str(edit.weight_bits), "how": _how(edit, tr)}
+    if edit.activations == "none":
+        return tr("Quantize {layers} to int{bits} weights{how}"), words
+    words["inputs"] = str(edit.activation_bits)
+    if edit.activations == "static" and edit.activation_bits == edit.weight_bits:
+        return tr("Quantize {layers} to int{bits}{how}"), words
+    words["range"] = tr("dynamic ") if edit.activations == "dynamic" else ""
+    return tr("Quantize {layers} to int{bits} weights, {range}int{inputs} inputs{how}"), words
+
+
+def _how(edit: Quantize, tr: Translate) -> str:
+    """What is not as usual of how weights are rounded, in brackets."""
+    told = []
+    if edit.granularity == "tensor":
+        told.append(tr("per tensor"))
+    elif edit.granularity == "group":
+        told.append(tr("groups of %s") % edit.group_size)
+    if edit.rounding != "nearest":
+        told.append(rounding_name(edit.rounding, tr))
+    return f" ({', '.join(told)})" if told else ""
+
+
+def rounding_name(rounding: str, tr: Translate = str) -> str:
+    """Write how weights are rounded, as the field does: ``GPTQ``."""
+    return {"nearest": tr("nearest"), "gptq": "GPTQ", "adaround": "AdaRound"}[rounding]
+
+
 def _recovery_words(edit: RecalibrateNorms | FineTune, tr: Translate) -> tuple[str, dict[str, str]]:
     whole = edit.layers == (ROOT,)
     if isinstance(edit, RecalibrateNorms):
@@ -318,6 +394,13 @@ def _layers_text(edit: Edit, tr: Translate) -> str:
     if isinstance(edit, RemoveBlocks):
         return tr("{count} blocks").format(count=len(edit.layers))
     return tr("{count} layers").format(count=len(edit.layers))
+
+
+def quantized_text(count: tuple[int, int], tr: Translate = str) -> str:
+    """Write how many layers compute with integers, of those that have something to round."""
+    if not count[1]:
+        return tr("no layer to quantize")
+    return tr("{quantized} of {of} layers quantized").format(quantized=count[0], of=count[1])
 
 
 def criterion_name(criterion: str, tr: Translate = str) -> str:

@@ -76,6 +76,16 @@ def show_pruning(parent: QWidget) -> None:
     _show_page(parent, "pruning", _tr("Pruning and recovery"), "pruning_table")
 
 
+def show_sensitivity(parent: QWidget) -> None:
+    """Show the page on the map of what each layer can bear."""
+    _show_page(parent, "sensitivity", _tr("Sensitivity"))
+
+
+def show_quantization(parent: QWidget) -> None:
+    """Show the page on integers, 16-bit floats, calibration and repair."""
+    _show_page(parent, "quantization", _tr("Quantization"))
+
+
 def _show_page(parent: QWidget, name: str, title: str, *more: str) -> None:
     """Show the page of that name among the resources, and ``more`` of them below it."""
     dialog = named(QDialog(parent), name)

@@ -152,6 +152,16 @@ class JobRunner(QObject):
             if task.kind is Kind.PREVIEW and task.slot == slot:
                 self._withdraw(task)
 
+    def preview_view(self, slot: str) -> JobView | None:
+        """The newest preview for ``slot`` as it stands; None when there is none."""
+        now = time.monotonic()
+        asked = (
+            task.view(now)
+            for task in reversed(self._tasks.values())
+            if task.kind is Kind.PREVIEW and task.slot == slot and not task.withdrawn
+        )
+        return next(asked, None)
+
     def pause(self, job_id: int) -> None:
         """Let a background job rest when its slice has ended, until :meth:`resume`."""
         self._set_paused(job_id, True)

@@ -103,6 +103,7 @@ class MainWindow(QMainWindow):
         document.exported.connect(self._tell_exported)
         document.recipe_saved.connect(self._tell_saved)
         document.description_saved.connect(self._tell_described)
+        document.map_saved.connect(self._tell_map_saved)
         document.unmeasured.connect(self._tell_unmeasured)
         if not quiet:
             document.failed.connect(partial(errors.show_error, self))
@@ -150,6 +151,16 @@ class MainWindow(QMainWindow):
         self._pages.setCurrentWidget(self.workbench)
         self.workbench.show_energy(view)
 
+    def show_sensitivity(self) -> None:
+        """Show the map of what each layer can bear."""
+        self._pages.setCurrentWidget(self.workbench)
+        self.workbench.show_sensitivity()
+
+    def scan_sensitivity(self) -> None:
+        """Show that map, and begin, end or resume its scan."""
+        self._pages.setCurrentWidget(self.workbench)
+        self.workbench.show_sensitivity().run()
+
     def choose_hardware(self) -> None:
         """Show the energy by layer, and offer the hardware that it can be modelled on."""
         self._pages.setCurrentWidget(self.workbench)
@@ -183,6 +194,14 @@ class MainWindow(QMainWindow):
         """Show what each way of pruning saves, and how accuracy is won back."""
         help_dialogs.show_pruning(self)
 
+    def show_sensitivity_help(self) -> None:
+        """Show what the map of sensitivity says, and how it is measured."""
+        help_dialogs.show_sensitivity(self)
+
+    def show_quantization_help(self) -> None:
+        """Show what can be rounded, how ranges are found, and how accuracy is kept."""
+        help_dialogs.show_quantization(self)
+
     def show_about(self) -> None:
         """Say what Secateur is and in which version."""
         help_dialogs.show_about(self)
@@ -199,6 +218,7 @@ class MainWindow(QMainWindow):
 
         workbench = Workbench(self._document, self.selection, self._theme, self._settings, self)
         workbench.data_wanted.connect(self.commands["choose_data"].trigger)
+        workbench.map_wanted.connect(self.commands["open_map"].trigger)
         workbench.limit_wanted.connect(self._ask_limit)
         workbench.information_wanted.connect(self.commands["model_information"].trigger)
         workbench.hardware_forms_wanted.connect(self.commands["hardware_forms"].trigger)
@@ -297,6 +317,9 @@ class MainWindow(QMainWindow):
 
     def _tell_saved(self, files: tuple[str, ...]) -> None:
         self._notify(self.tr("Saved %s") % ", ".join(files))
+
+    def _tell_map_saved(self, path: str) -> None:
+        self._tell_saved((path,))
 
     def _tell_described(self, report: DescriptionReport) -> None:
         files = ", ".join(Path(file).name for file in report.files)

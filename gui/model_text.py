@@ -45,9 +45,17 @@ def model_facts(snapshot: Snapshot) -> dict[str, Any]:
         "inputs": [str(spec) for spec in snapshot.model.inputs],
         "notes": list(snapshot.model.notes),
         **_totals(snapshot.current),
+        **_quantized(snapshot.current.tree),
         "unattributed": sorted(unattributed),
         "conditions": _conditions(snapshot.current),
     }
+
+
+def _quantized(tree: LayerTree) -> dict[str, Any]:
+    """How many layers compute with integers, of how many, and why others cannot."""
+    quantized, of = tree.quantized_count()
+    reasons = {one.id: one.why_float for one in tree if one.why_float}
+    return {"layers_quantized": quantized, "layers_quantizable": of, "stay_float": reasons}
 
 
 def comparison_facts(snapshot: Snapshot) -> dict[str, Any]:
@@ -56,6 +64,9 @@ def comparison_facts(snapshot: Snapshot) -> dict[str, Any]:
         "base": _totals(snapshot.base),
         "current": _totals(snapshot.current),
         "edits": [text.edit_text(entry.edit) for entry in snapshot.history[: snapshot.cursor]],
+        "warnings": [
+            one for entry in snapshot.history[: snapshot.cursor] for one in entry.warnings
+        ],
         "before_recovery": snapshot.before_recovery,
     }
 
@@ -91,6 +102,7 @@ def layer_facts(state: ModelState) -> list[dict[str, Any]]:
             "weight_bits": layer.weight_bits,
             "activation_bits": layer.activation_bits,
             "aliases": list(layer.aliases),
+            "quantized": layer.is_quantized,
             "note": layer.note,
         }
         for key, series in state.table.items():
@@ -136,7 +148,15 @@ def print_layers(snapshot: Snapshot) -> None:
             *(text.metric_number(metric, sums[metric.key].get(layer.id)) for metric in shown),
         )
     _console().print(table)
+    _print_quantized(tree)
     _print_totals(snapshot)
+
+
+def _print_quantized(tree: LayerTree) -> None:
+    print(f"{text.quantized_text(tree.quantized_count()).capitalize()}.")
+    for layer in tree:
+        if layer.why_float:
+            print(one_line(f"{text.layer_name(layer.id)} cannot be quantized: {layer.why_float}."))
 
 
 def _print_totals(snapshot: Snapshot) -> None:
@@ -161,6 +181,9 @@ def print_comparison(snapshot: Snapshot) -> None:
 
     for entry in snapshot.history[: snapshot.cursor]:
         print(f"• {text.edit_text(entry.edit)}")
+        for warning in entry.warnings:
+            print(one_line(f"  Warning: {warning}"))
+    print(f"{text.quantized_text(snapshot.current.tree.quantized_count()).capitalize()}.")
     table = Table()
     table.add_column(_plain(snapshot.model.name))
     for name in ("Before", "After", "Change"):

@@ -4,6 +4,7 @@ Menu, toolbar, shortcut, command palette, context menu, drop and test call the s
 a verb needs, such as a path, is its argument: whoever calls asks for it (``gui/dialogs``).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,14 +18,23 @@ from engine import (
     Metric,
     OpenRequest,
     RecalibrateNorms,
+    SensitivityFormat,
+    SensitivityMap,
 )
 from gui.document import Document
+from gui.scanning import ScanWish
 from gui.training import GradualPruning
 
 CHECKPOINT_SUFFIX: Final = ".safetensors"
 PROGRAM_SUFFIX: Final = ".pt2"
+ONNX_SUFFIX: Final = ".onnx"
 RECIPE_SUFFIX: Final = ".json"
 DESCRIPTION_SUFFIX: Final = ".txt"
+MAP_SUFFIXES: Final[Mapping[SensitivityFormat, str]] = {
+    "json": ".sensitivity.json",
+    "csv": ".csv",
+    "distiller": ".csv",
+}
 INDEX_SUFFIX: Final = ".index.json"  # lists the files of a checkpoint in several
 
 
@@ -98,6 +108,31 @@ def discard_tuning(document: Document) -> None:
 def interrupt_tuning(document: Document) -> None:
     """End the training without a result, so that it can go on another time."""
     document.interrupt_tuning()
+
+
+def scan(document: Document, wish: ScanWish) -> None:
+    """Find out what each layer can bear."""
+    document.scan(wish)
+
+
+def stop_scan(document: Document) -> None:
+    """End the scan; it goes on from there another time."""
+    document.stop_scan()
+
+
+def resume_scan(document: Document) -> None:
+    """Let a scan that rests go on."""
+    document.resume_scan()
+
+
+def open_map(document: Document, path: str) -> None:
+    """Show the map of sensitivity in a file, of this tool or of Distiller."""
+    document.open_map(path)
+
+
+def save_map(document: Document, found: SensitivityMap, form: SensitivityFormat, path: str) -> None:
+    """Write a map of sensitivity."""
+    document.save_map(found, form, _with_suffix(path, MAP_SUFFIXES[form]))
 
 
 def undo(document: Document) -> None:
@@ -199,6 +234,11 @@ def export_checkpoint(document: Document, path: str) -> None:
 def export_program(document: Document, path: str) -> None:
     """Write the model as a program that torch runs without Secateur."""
     document.export(_with_suffix(path, PROGRAM_SUFFIX), "program")
+
+
+def export_onnx(document: Document, path: str) -> None:
+    """Write the model for ONNX Runtime and whatever else reads ONNX."""
+    document.export(_with_suffix(path, ONNX_SUFFIX), "onnx")
 
 
 def save_recipe(document: Document, path: str) -> None:

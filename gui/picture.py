@@ -9,6 +9,7 @@ from PySide6.QtCore import QObject, QTimer
 from PySide6.QtWidgets import QApplication
 
 from engine import ROOT, EngineError, LayerId, Snapshot
+from gui import operations
 from gui.document import Document
 from gui.main_window import MainWindow
 
@@ -24,16 +25,20 @@ class Picture(QObject):
 
     Args:
         view: the catalogue, recovery, of energy, or of profiling, to be brought to the front; the
-            last are measured. "" for none.
+            last are measured, and sensitivity is scanned. "" for none.
+        map: a file whose map of sensitivity is shown, so that nothing is scanned.
 
     Attributes:
         error: why there is no picture, in one line; empty when there is one.
     """
 
-    def __init__(self, window: MainWindow, document: Document, path: str, view: str = "") -> None:
+    def __init__(
+        self, window: MainWindow, document: Document, path: str, view: str = "", map: str = ""
+    ) -> None:
         super().__init__(window)
         self.error = ""
         self._view = view
+        self._map = map
         self._window = window
         self._document = document
         self._path = path
@@ -60,11 +65,20 @@ class Picture(QObject):
                 self._window.show_catalogue()
             elif self._view == "recovery":
                 self._window.show_recovery("tune")
+            elif self._view == "sensitivity":
+                self._show_sensitivity()
             elif self._view in _ENERGY_VIEWS:
                 self._window.show_energy(_ENERGY_VIEWS[self._view])
             elif self._view:
                 self._window.profile(self._view)
             QTimer.singleShot(_SETTLE_MS, self._draw)
+
+    def _show_sensitivity(self) -> None:
+        if self._map:
+            operations.open_map(self._document, self._map)
+            self._window.show_sensitivity()
+        else:
+            self._window.scan_sensitivity()
 
     def _draw(self) -> None:
         if self._document.jobs.active:

@@ -81,6 +81,8 @@ LIGHT = Palette(
         "data movement": "#d55e00",
         "memory-bound": "#d55e00",
         "compute-bound": "#0072b2",
+        "values": "#56b4e9",
+        "clipped": "#d55e00",
         "held-out accuracy": "#0072b2",
         "training loss": "#d55e00",
     },
@@ -118,6 +120,8 @@ DARK = Palette(
         "data movement": "#d55e00",
         "memory-bound": "#e69f00",
         "compute-bound": "#56b4e9",
+        "values": "#56b4e9",
+        "clipped": "#e69f00",
         "held-out accuracy": "#56b4e9",
         "training loss": "#e69f00",
     },
@@ -162,6 +166,10 @@ class Theme(QObject):
     def icon(self, name: str) -> QIcon:
         """An icon such as ``ph.scissors`` that follows the palette."""
         return themed_icon(name, lambda: (self.palette.text, self.palette.muted))
+
+    def warning_icon(self) -> QIcon:
+        """The mark of a warning, in the colour of what is worse."""
+        return themed_icon("ph.warning", lambda: (self.palette.worse, self.palette.muted))
 
     def color(self, part: str) -> QColor:
         """Colour of a part of a measurement, such as ``DRAM``; grey for one nobody foresaw."""

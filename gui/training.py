@@ -8,12 +8,28 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from PySide6.QtCore import QObject, Signal
 
-from engine import Cancelled, Change, EngineError, FineTune, Job, TuningProgress
+from engine import (
+    Cancelled,
+    Change,
+    EngineError,
+    FineTune,
+    Job,
+    Quantize,
+    RoundingProgress,
+    TuningProgress,
+)
 from gui.jobs import JobRunner
 from gui.tasks import JobState, JobView, Slices
 
 if TYPE_CHECKING:  # pruning step by step imports torch
-    from engine import ModelSession, PruneChannels, PruneWeights, ScheduleKind, Tuning
+    from engine import (
+        ModelSession,
+        PruneChannels,
+        PruneWeights,
+        Rounding,
+        ScheduleKind,
+        Tuning,
+    )
 
 Getter: TypeAlias = "Callable[[], ModelSession]"
 Changes: TypeAlias = tuple[Change, ...]
@@ -44,20 +60,26 @@ class GradualPruning:
     tune: FineTune
 
 
+Asked: TypeAlias = FineTune | GradualPruning | Quantize
+"""What is trained: a quantization learns how its weights are rounded."""
+
+
 @dataclass(frozen=True)
 class TrainingNews:
     """How a training goes, as it is handed to the window.
 
     Attributes:
-        progress: None while a step of pruning is being done.
+        progress: of training, or of roundings that are learned; None while a step of pruning is
+            being done.
         step, of: which training this is of a row of them, counted from 1.
-        resumed_at: the epoch at which it was taken up again; None of one that started anew.
+        resumed_at: the epoch at which it was taken up again, or how many layers were done; None of
+            one that started anew.
         held_out: training samples that choose the best epoch, and are not trained on.
         problem: why a crash would lose it, in a sentence; "" while it would not.
         changes: what was committed so far.
     """
 
-    progress: TuningProgress | None = None
+    progress: TuningProgress | RoundingProgress | None = None
     step: int = 1
     of: int = 1
     resumed_at: float | None = None
@@ -104,8 +126,10 @@ class Training(QObject):
 
     @property
     def better(self) -> bool:
-        """Whether an epoch was better than the state before training."""
+        """Whether an epoch was better than the state before training, or a layer is done."""
         progress = self._news.progress if self._news is not None else None
+        if isinstance(progress, RoundingProgress):
+            return progress.at >= 1
         return progress is not None and progress.best > 0
 
     @property
@@ -132,7 +156,7 @@ class Training(QObject):
     def start(
         self,
         title: str,
-        asked: FineTune | GradualPruning,
+        asked: Asked,
         session: Getter,
         on_change: Callable[[Change], None],
         on_done: Callable[[Change], None],
@@ -252,18 +276,21 @@ class _Work:
         self._job = job
         self._news = TrainingNews()
 
-    def do(self, asked: FineTune | GradualPruning) -> Slices[Changes]:
+    def do(self, asked: Asked) -> Slices[Changes]:
         """Train and commit; the changes, none where no epoch was better than none."""
-        if isinstance(asked, FineTune):
-            yield from self._tune(asked)
-        else:
+        if isinstance(asked, GradualPruning):
             yield from self._prune(asked)
+        else:
+            yield from self._tune(asked)
         return self._news.changes
 
-    def _tune(self, edit: FineTune) -> Slices[None]:
+    def _tune(self, edit: FineTune | Quantize) -> Slices[None]:
         tuning = self._session.start_tuning(edit, self._job)
-        resumed_at = tuning.progress.epoch if tuning.resumed else None
-        self._tell(progress=tuning.progress, resumed_at=resumed_at, held_out=tuning.held_out)
+        self._tell(
+            progress=tuning.progress,
+            resumed_at=_done(tuning.progress) if tuning.resumed else None,
+            held_out=0 if isinstance(edit, Quantize) else tuning.held_out,  # type: ignore[union-attr]
+        )
         told = Job()  # its partial results are not those of this job
         try:
             while not self._wish.enough and tuning.step(told, _SLICE_SECONDS):
@@ -274,7 +301,7 @@ class _Work:
             self._put_away(tuning)
             raise
         self._tell(progress=tuning.progress)
-        if tuning.progress.best:
+        if _is_worth_it(tuning.progress):
             self._commit(self._session.commit_tuning(tuning, self._job))
         else:
             tuning.discard()
@@ -308,8 +335,18 @@ class _Work:
         self._news = replace(self._news, **news)  # type: ignore[arg-type]
         self._job.partial = self._news
 
-    def _put_away(self, tuning: Tuning) -> None:
+    def _put_away(self, tuning: Tuning | Rounding) -> None:
         if self._wish.unwanted:
             tuning.discard()
         else:
             tuning.pause()
+
+
+def _done(progress: TuningProgress | RoundingProgress) -> float:
+    """Epochs, or layers."""
+    return progress.at if isinstance(progress, RoundingProgress) else progress.epoch
+
+
+def _is_worth_it(progress: TuningProgress | RoundingProgress) -> bool:
+    """Whether what came of it is to be applied: the layers left are rounded to the nearest."""
+    return isinstance(progress, RoundingProgress) or progress.best > 0

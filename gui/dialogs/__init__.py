@@ -2,11 +2,14 @@
 
 from gui.dialogs.data import ask_data as ask_data
 from gui.dialogs.files import ask_export_checkpoint as ask_export_checkpoint
+from gui.dialogs.files import ask_export_onnx as ask_export_onnx
 from gui.dialogs.files import ask_export_program as ask_export_program
 from gui.dialogs.files import ask_factory as ask_factory
 from gui.dialogs.files import ask_file as ask_file
+from gui.dialogs.files import ask_map as ask_map
 from gui.dialogs.files import ask_recipe as ask_recipe
 from gui.dialogs.files import ask_save_description as ask_save_description
+from gui.dialogs.files import ask_save_map as ask_save_map
 from gui.dialogs.files import ask_save_recipe as ask_save_recipe
 from gui.dialogs.files import open_path as open_path
 from gui.dialogs.information import show_broken as show_broken

@@ -7,6 +7,7 @@ from typing import Final
 from PySide6.QtCore import QT_TRANSLATE_NOOP, QCoreApplication, Qt
 from PySide6.QtWidgets import QFileDialog, QWidget
 
+from engine import SensitivityFormat, SensitivityMap
 from gui import operations
 from gui.dialogs.factory import PYTHON_SUFFIX, FactoryDialog
 from gui.document import Document
@@ -18,8 +19,11 @@ def _kind(text: str) -> str:
 
 _CHECKPOINTS: Final = _kind("Secateur checkpoints (*.safetensors)")
 _PROGRAMS: Final = _kind("Exported programs (*.pt2)")
+_ONNX: Final = _kind("ONNX (*.onnx)")
 _RECIPES: Final = _kind("Secateur recipes (*.json)")
 _DESCRIPTIONS: Final = _kind("Network descriptions (*.txt)")
+_MAPS: Final = _kind("Maps of sensitivity (*.sensitivity.json *.json)")
+_TABLES: Final = _kind("Distiller's maps (*.csv)")
 _EVERYTHING: Final = _kind("All files (*)")
 _MODELS: Final = (
     _kind(
@@ -28,8 +32,8 @@ _MODELS: Final = (
     ),
     _kind("Safetensors (*.safetensors)"),
     _kind("PyTorch checkpoints (*.pt *.pth *.bin *.ckpt)"),
-    _kind("Exported programs (*.pt2)"),
-    _kind("ONNX (*.onnx)"),
+    _PROGRAMS,
+    _ONNX,
     _kind("NumPy and Chainer snapshots (*.npz)"),
     _kind("Checkpoints in several files (*.index.json)"),
     _kind("Python files (*.py)"),
@@ -78,6 +82,13 @@ def ask_export_program(document: Document, parent: QWidget) -> None:
     _then(dialog, partial(operations.export_program, document))
 
 
+def ask_export_onnx(document: Document, parent: QWidget) -> None:
+    """Ask where the ONNX file shall go, then export."""
+    title = _tr("Export ONNX")
+    dialog = _save_dialog(document, parent, title, _ONNX, operations.ONNX_SUFFIX)
+    _then(dialog, partial(operations.export_onnx, document))
+
+
 def ask_save_recipe(document: Document, parent: QWidget) -> None:
     """Ask where the recipe shall go, then save it."""
     title = _tr("Save recipe")
@@ -90,6 +101,22 @@ def ask_save_description(document: Document, parent: QWidget) -> None:
     title = _tr("Save network description")
     dialog = _save_dialog(document, parent, title, _DESCRIPTIONS, operations.DESCRIPTION_SUFFIX)
     _then(dialog, partial(operations.save_description, document))
+
+
+def ask_map(document: Document, parent: QWidget) -> None:
+    """Ask for a file with a map of sensitivity, then show it."""
+    dialog = _file_dialog(parent, _tr("Open map of sensitivity"), _MAPS, _TABLES)
+    _then(dialog, partial(operations.open_map, document))
+
+
+def ask_save_map(
+    document: Document, parent: QWidget, found: SensitivityMap, form: SensitivityFormat
+) -> None:
+    """Ask where a map of sensitivity shall go, then save it."""
+    kinds = _MAPS if form == "json" else _TABLES
+    title, suffix = _tr("Save map of sensitivity"), operations.MAP_SUFFIXES[form]
+    dialog = _save_dialog(document, parent, title, kinds, suffix)
+    _then(dialog, partial(operations.save_map, document, found, form))
 
 
 def _file_dialog(parent: QWidget, title: str, *kinds: str) -> QFileDialog:

@@ -1,13 +1,13 @@
 """What an edit asks for beside the layers, read off its fields: types, bounds, use. No Qt."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from engine import EDITS
 
-FieldKind = Literal["share", "number", "count", "choice", "text", "picked"]
+FieldKind = Literal["share", "number", "count", "choice", "text", "picked", "flag"]
 
 _FIRST: Mapping[str, Mapping[str, Any]] = {  # a usual first try, where the edit itself has none
     "prune-channels": {"ratio": 0.3},
@@ -17,6 +17,15 @@ _FIRST: Mapping[str, Mapping[str, Any]] = {  # a usual first try, where the edit
     "factorize": {"ratio": 0.5},
     "mask-weights": {"path": ""},
 }
+_USUAL: Mapping[str, tuple[str, ...]] = {"quantize": ("weight_bits", "activations")}
+"""What is asked for first, where the rest is seldom wanted."""
+_OF_WEIGHTS = frozenset(
+    {
+        "weight_bits", "granularity", "group_size", "weight_symmetric", "weight_observer",
+        "rounding", "bias_correction",
+    }
+)  # fmt: skip
+_OF_INPUTS = frozenset({"activation_bits", "activation_symmetric", "observer"})
 _LOOKS_AT_DATA = {"taylor", "activation", "wanda"}
 _WITHOUT_CHANCE = {"L1Unstructured", "LnStructured", "Identity"}
 
@@ -31,6 +40,7 @@ class EditField:
         least, most: bounds, None where there is none.
         open_end: whether ``most`` itself is too much.
         choices: of a choice.
+        usual: whether it is asked for at first sight; else among further settings.
     """
 
     name: str
@@ -41,6 +51,7 @@ class EditField:
     most: float | None = None
     open_end: bool = False
     choices: tuple[Any, ...] = ()
+    usual: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,16 +62,21 @@ class Selected:
         layers: how many layers the edit would be applied to.
         spatial: whether one of them is a convolution.
         by_hand: whether what goes is picked instead of an amount.
+        weights: whether one of them has weights; else there are inputs to round alone.
     """
 
     layers: int = 1
     spatial: bool = True
     by_hand: bool = False
+    weights: bool = True
 
 
 @cache
 def edit_fields(method: str) -> tuple[EditField, ...]:
-    """The fields of that kind of edit, without the layers and without what leaves no choice."""
+    """The fields of that kind of edit, without the layers and without what leaves no choice.
+
+    Those that are asked for at first sight come first.
+    """
     kind, _ = EDITS[method]
     hints = get_type_hints(kind, include_extras=True)
     first = _FIRST.get(method, {})
@@ -71,8 +87,9 @@ def edit_fields(method: str) -> tuple[EditField, ...]:
         default = first.get(field.name, field.default)
         one = _field(field.name, hints[field.name], default, field.default)
         if len(one.choices) != 1:
-            found.append(one)
-    return tuple(found)
+            usual = method not in _USUAL or field.name in _USUAL[method]
+            found.append(replace(one, usual=usual))
+    return tuple(sorted(found, key=lambda one: not one.usual))
 
 
 def _field(name: str, hint: Any, first: Any, default: Any) -> EditField:
@@ -83,6 +100,8 @@ def _field(name: str, hint: Any, first: Any, default: Any) -> EditField:
         return EditField(name, "picked", first, default)
     if bare is str:
         return EditField(name, "text", first, default)
+    if bare is bool:
+        return EditField(name, "flag", first, default)
     least = _bound(bounds, "ge", "gt")
     below = _bound(bounds, "lt")
     most = below if below is not None else _bound(bounds, "le")
@@ -125,4 +144,25 @@ def useful_fields(method: str, values: Mapping[str, Any], selected: Selected) ->
         names.discard("spread")
     if not selected.spatial:
         names.discard("form")
+    if method == "quantize":
+        names -= _useless_in_rounding(values, selected)
     return frozenset(names)
+
+
+def _useless_in_rounding(values: Mapping[str, Any], selected: Selected) -> frozenset[str]:
+    """What a quantization has no use for, with its other values as they are."""
+    inputs = values.get("activations", "static")
+    without = set() if selected.weights else set(_OF_WEIGHTS)
+    if values.get("granularity") != "group":
+        without.add("group_size")
+    if inputs == "none":
+        without |= _OF_INPUTS
+    if inputs == "dynamic":
+        without.add("observer")
+    chosen = {values.get(name) for name in ("weight_observer", "observer") if name not in without}
+    if "percentile" not in chosen:
+        without.add("percentile")
+    learns = values.get("bias_correction") or values.get("rounding", "nearest") != "nearest"
+    if inputs != "static" and not (learns and selected.weights):
+        without.add("calibration_samples")
+    return frozenset(without)

@@ -14,7 +14,7 @@ FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
     "weights": ("prune-weights", "mask-weights", "prune-by-method"),
     "low-rank": ("factorize",),
     "fold": ("fold-norms",),
-    "quantize": ("quantize",),
+    "quantize": ("quantize", "cast", "equalize", "smooth"),
 }
 """What the panel offers side by side, and the kinds of edits behind each, the usual one first."""
 
@@ -53,18 +53,51 @@ def family_words(tr: Translate) -> dict[str, tuple[str, str]]:
         ),
         "quantize": (
             tr("Quantize"),
-            tr("Round weights and input to 8-bit integers, calibrated on data"),
+            tr("Fewer bits for weights and inputs: integers calibrated on data, or 16-bit floats"),
         ),
     }
 
 
-def way_words(tr: Translate) -> dict[str, str]:
-    """The kinds of a family of several, in a few words."""
+def way_words(tr: Translate) -> dict[str, tuple[str, str]]:
+    """The kinds of a family of several, in a few words, and what each does."""
     return {
-        "prune-weights": tr("A criterion"),
-        "mask-weights": tr("A mask in a file"),
-        "prune-by-method": tr("A method of torch or your own"),
+        "prune-weights": (tr("A criterion"), tr("The least important by a criterion go")),
+        "mask-weights": (tr("A mask in a file"), tr("A file says which weights go")),
+        "prune-by-method": (
+            tr("A method of torch or your own"),
+            tr("A method of torch.nn.utils.prune, or a class of the same kind, says which go"),
+        ),
+        "quantize": (
+            tr("Round to integers"),
+            tr("Weights and inputs on grids of 2 to 16 bits, with explicit scales"),
+        ),
+        "cast": (
+            tr("Cast to 16-bit floats"),
+            tr("Half the bits and hardly a loss, where the hardware computes with them"),
+        ),
+        "equalize": (
+            tr("Equalize first"),
+            tr(
+                "Even out the ranges of channels between two layers; the outputs stay the same"
+                " (Nagel et al., 2019)"
+            ),
+        ),
+        "smooth": (
+            tr("Smooth first"),
+            tr(
+                "Move outliers of the input into the weights; the outputs stay the same"
+                " (SmoothQuant, Xiao et al., 2023)"
+            ),
+        ),
     }
+
+
+def way_title(family: str, tr: Translate) -> tuple[str, str]:
+    """What stands before the ways of a family, and its explanation."""
+    if family == "quantize":
+        tip = tr("Rounding itself, or what is done before it so that rounding loses less")
+        return tr("Step"), tip
+    return tr("Chosen by"), tr("What says which weights go")
 
 
 def field_words(method: str, tr: Translate) -> dict[str, tuple[str, str]]:
@@ -96,13 +129,62 @@ def field_words(method: str, tr: Translate) -> dict[str, tuple[str, str]]:
         ),
         "arguments": (tr("Arguments"), tr("What else the method takes, by name, as JSON")),
         "form": (tr("Form"), tr("How a convolution is split in two")),
-        "calibration_samples": (
-            tr("Calibration samples"),
-            tr("Training samples that set the range of each layer's input"),
-        ),
+        **_rounding_fields(tr),
     }
     words["ratio"] = amount_words(method, "layer", tr)
+    if method == "smooth":
+        words["samples"] = tr("Samples"), tr("Training samples whose outliers are looked for")
     return words
+
+
+def _rounding_fields(tr: Translate) -> dict[str, tuple[str, str]]:
+    return {
+        "weight_bits": (
+            tr("Weight bits"),
+            tr("Bits of each weight, 2 to 16; 7 is the reduced range that old CPUs ask for"),
+        ),
+        "activations": (tr("Inputs"), tr("How the range of a layer's input is found")),
+        "granularity": (tr("Granularity"), tr("How many weights share a scale")),
+        "group_size": (
+            tr("Group size"),
+            tr("The most weights that share a scale; each layer takes the largest that divides"),
+        ),
+        "weight_symmetric": (
+            tr("Symmetric weights"),
+            tr("The zero point of weights is 0, as most integer kernels ask for"),
+        ),
+        "weight_observer": (
+            tr("Weight range"),
+            tr("How far the grid of the weights reaches; what lies beyond is clipped"),
+        ),
+        "rounding": (tr("Rounding"), tr("Which of its two neighbours on the grid a weight takes")),
+        "activation_bits": (tr("Input bits"), tr("Bits of each value of an input")),
+        "activation_symmetric": (
+            tr("Symmetric inputs"),
+            tr("The zero point of inputs is 0; behind a ReLU half of the grid is wasted then"),
+        ),
+        "observer": (
+            tr("Input range"),
+            tr("How far the grid of an input reaches; what lies beyond is clipped"),
+        ),
+        "percentile": (
+            tr("Percentile"),
+            tr("Share of the values, in percent, that stays within the range"),
+        ),
+        "bias_correction": (
+            tr("Bias correction"),
+            tr("Shift each bias by the mean error of the output (Nagel et al., 2019)"),
+        ),
+        "calibration_samples": (
+            tr("Samples"),
+            tr("Training samples that calibration and repair look at"),
+        ),
+        "dtype": (tr("Type"), tr("16-bit floating point of weights, inputs and outputs")),
+        "strength": (
+            tr("Strength"),
+            tr("SmoothQuant's alpha: how much of the difficulty moves from inputs to weights"),
+        ),
+    }
 
 
 def amount_words(method: str, spread: str, tr: Translate) -> tuple[str, str]:
@@ -179,6 +261,76 @@ def _choices(tr: Translate) -> dict[tuple[str, Any], tuple[str, str]]:
             tr("Column, then row"),
             tr("A vertical kernel in front of a horizontal one (Jaderberg et al., 2014)"),
         ),
+        **_rounding_choices(tr),
         ("optimizer", "sgd"): ("SGD", ""),
         ("optimizer", "adamw"): ("AdamW", ""),
+    }
+
+
+def _rounding_choices(tr: Translate) -> dict[tuple[str, Any], tuple[str, str]]:
+    observers = {
+        "min-max": (
+            tr("Min–max"),
+            tr("From the least to the most that occurs: nothing is clipped"),
+        ),
+        "percentile": (tr("Percentile"), tr("A share of the values; the outliers are clipped")),
+        "mse": (
+            tr("Least squared error"),
+            tr("Where clipping and rounding together cost the least mean squared error"),
+        ),
+    }
+    both = ("weight_observer", "observer")
+    return {
+        **{(field, one): words for field in both for one, words in observers.items()},
+        ("granularity", "tensor"): (
+            tr("Per tensor"),
+            tr("One scale for all weights of a layer: the channel of the widest range sets it"),
+        ),
+        ("granularity", "channel"): (
+            tr("Per channel"),
+            tr("One scale for each output channel, as most integer kernels take them"),
+        ),
+        ("granularity", "group"): (
+            tr("Per group"),
+            tr("One scale for so many weights of a row: finer, for few bits in large layers"),
+        ),
+        ("rounding", "nearest"): (tr("Nearest"), tr("Each weight to the nearest step")),
+        ("rounding", "gptq"): (
+            "GPTQ",
+            tr("Later columns make up for the error of earlier ones (Frantar et al., 2023)"),
+        ),
+        ("rounding", "adaround"): (
+            "AdaRound",
+            tr(
+                "Learns whether each weight goes up or down (Nagel et al., 2020); takes minutes,"
+                " in the background"
+            ),
+        ),
+        ("activations", "static"): (
+            tr("Static range"),
+            tr(
+                "One range for all samples, from calibration: what integer hardware is fastest with"
+            ),
+        ),
+        ("activations", "dynamic"): (
+            tr("Dynamic range"),
+            tr("Each sample has its own, found as it comes: exact, but slower"),
+        ),
+        ("activations", "none"): (
+            tr("Float (weights only)"),
+            tr("Inputs stay in float; what is saved is memory"),
+        ),
+        ("activation_bits", 8): (tr("8 bits"), tr("What integer hardware computes with")),
+        ("activation_bits", 16): (
+            tr("16 bits"),
+            tr("Hardly a loss; few integer kernels take them, and energy is higher"),
+        ),
+        ("dtype", "float16"): (
+            tr("FP16 (half)"),
+            tr("11 bits of precision; overflows beyond 65,504"),
+        ),
+        ("dtype", "bfloat16"): (
+            tr("BF16 (brain float)"),
+            tr("8 bits of precision, over the whole range of float32"),
+        ),
     }

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from engine import LayerEffect, LayerId
+from engine import Effect, LayerEffect, LayerId
 from gui import format as fmt
 
 Translate = Callable[[str], str]
@@ -47,6 +47,12 @@ def _group(rows: list[EffectRow], tr: Translate) -> EffectRow:
     layers = tuple(layer for row in rows for layer in row.layers)
     name = tr("{count} layers").format(count=len(rows))
     return EffectRow(name, rows[0].value, rows[0].quantity, layers, tuple(rows))
+
+
+def changes_something(effect: Effect) -> bool:
+    """Whether the model would be another one; an amount of nothing leaves it as it is."""
+    changed = any(one.before != one.after or one.role == "folded" for one in effect.layers)
+    return changed or effect.before != effect.after
 
 
 def as_table(rows: Sequence[EffectRow]) -> list[tuple[str, str, str]]:

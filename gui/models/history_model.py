@@ -6,7 +6,7 @@ from typing import Any
 
 from PySide6.QtCore import QAbstractListModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 
-from engine import METRICS, Edit, MeasurementTable, Snapshot
+from engine import METRICS, Edit, MeasurementTable, Quantize, Snapshot
 from gui import format as fmt
 
 Index = QModelIndex | QPersistentModelIndex
@@ -18,6 +18,7 @@ class HistoryRole(IntEnum):
     APPLIED = Qt.ItemDataRole.UserRole + 1  # False for what was undone
     CURRENT = APPLIED + 1  # the state that is shown
     FIGURES = APPLIED + 2  # accuracy and energy after it, as text
+    WARNINGS = APPLIED + 3  # what was found wrong with it
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Entry:
     figures: str
     applied: bool
     current: bool
+    warnings: tuple[str, ...] = ()
 
 
 class HistoryModel(QAbstractListModel):
@@ -65,23 +67,28 @@ class HistoryModel(QAbstractListModel):
         return next(places, -1)
 
     def _build(self, snapshot: Snapshot) -> list[Entry]:
-        states: list[tuple[Edit | None, MeasurementTable, bool]] = [
-            (None, snapshot.base.table, False)
-        ]
-        states += [(entry.edit, entry.table, entry.before_recovery) for entry in snapshot.history]
-        return [
-            Entry(
-                edit=edit,
-                text=fmt.edit_text(edit, self.tr) if edit else self._base_text(snapshot),
-                figures=self._figures(table, snapshot.model.trained, unrecovered),
-                applied=place <= snapshot.cursor,
-                current=place == snapshot.cursor,
+        base = Entry(
+            edit=None,
+            text=self.tr("Base: {name}").format(name=snapshot.model.name),
+            figures=self._figures(snapshot.base.table, snapshot.model.trained, False),
+            applied=True,
+            current=snapshot.cursor == 0,
+        )
+        integers = snapshot.base.tree.quantized_count()[0] > 0
+        entries = [base]
+        for place, one in enumerate(snapshot.history, start=1):
+            entries.append(
+                Entry(
+                    edit=one.edit,
+                    text=fmt.done_text(one.edit, one.told, integers, self.tr),
+                    figures=self._figures(one.table, snapshot.model.trained, one.before_recovery),
+                    applied=place <= snapshot.cursor,
+                    current=place == snapshot.cursor,
+                    warnings=one.warnings,
+                )
             )
-            for place, (edit, table, unrecovered) in enumerate(states)
-        ]
-
-    def _base_text(self, snapshot: Snapshot) -> str:
-        return self.tr("Base: {name}").format(name=snapshot.model.name)
+            integers = integers or isinstance(one.edit, Quantize)
+        return entries
 
     def _figures(self, table: MeasurementTable, trained: bool, unrecovered: bool) -> str:
         texts = []
@@ -113,6 +120,8 @@ class HistoryModel(QAbstractListModel):
                 return entry.current
             case HistoryRole.FIGURES:
                 return entry.figures
+            case HistoryRole.WARNINGS:
+                return entry.warnings
         return None
 
     def _tooltip(self, entry: Entry) -> str:
@@ -121,5 +130,7 @@ class HistoryModel(QAbstractListModel):
             layers = [*layers[:12], "…"]
         state = self.tr("shown now") if entry.current else self.tr("click to go to this state")
         undone = "" if entry.applied else self.tr("undone")
-        lines = [entry.text, *(layers if len(layers) > 1 else []), entry.figures, undone, state]
+        warnings = [self.tr("Warning: %s") % fmt.visible(one) for one in entry.warnings]
+        listed = layers if len(layers) > 1 else []
+        lines = [entry.text, *listed, entry.figures, *warnings, undone, state]
         return "\n".join(line for line in lines if line)

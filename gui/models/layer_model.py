@@ -113,11 +113,17 @@ class LayerModel(QAbstractItemModel):
             inputs = row.layer.activation_bits
             text = self.tr("Weights: {bits} bits").format(bits=row.bits)
             rounded = self.tr("Input: {bits} bits").format(bits=inputs)
-            return f"{text}\n{rounded}" if inputs is not None else text
+            lines = [text, rounded if inputs is not None else "", self._why_float(row)]
+            return "\n".join(line for line in lines if line)
         if column == Column.LAYER:
             parts = [fmt.layer_name(row.layer.id), *row.layer.aliases, row.layer.note]
-            return "\n".join(part for part in (*parts, " · ".join(row.badges)) if part)
+            parts += [" · ".join(row.badges), self._why_float(row)]
+            return "\n".join(part for part in parts if part)
         return row.text(column)
+
+    def _why_float(self, row: Row) -> str:
+        why = fmt.visible(row.layer.why_float)
+        return self.tr("Cannot be quantized: %s") % why if why else ""
 
     def _metric_tooltip(self, row: Row, column: Column) -> str:
         metric = METRIC_COLUMNS[column]

@@ -6,6 +6,7 @@ from enum import IntEnum
 
 from engine import (
     METRICS,
+    Cast,
     Layer,
     LayerId,
     LayerTree,
@@ -44,6 +45,7 @@ METRIC_COLUMNS: Mapping[Column, Metric] = {
 }
 OPTIONAL = (Column.MEMORY, Column.MEASURED_ENERGY)
 """Columns that are shown once they have been measured."""
+_HALF = 16
 NOT_MODELLED = "not modelled"
 NUMBERS = (*METRIC_COLUMNS, Column.SPARSITY, Column.BITS)
 
@@ -57,7 +59,7 @@ class Row:
     Attributes:
         values, base: absent columns have no value.
         chosen: an applied edit names the layer itself.
-        badges: what edits did to it, such as ``✂ 30 %`` or ``q8``.
+        badges: what edits did to it, such as ``✂ 30 %``, ``q8`` or ``w4a8``.
         unmodelled: operators in it, or below it, whose energy no rule tells.
     """
 
@@ -98,9 +100,18 @@ def build_rows(snapshot: Snapshot) -> tuple[Row, ...]:
     chosen = {layer for edit in edits for layer in edit.layers}
     cut = {layer for edit in edits if isinstance(edit, PruneChannels) for layer in edit.layers}
     zeroed = {layer for edit in edits if isinstance(edit, PruneWeights) for layer in edit.layers}
+    floats = {
+        layer: "f16" if edit.dtype == "float16" else "bf16"
+        for edit in edits
+        if isinstance(edit, Cast)
+        for layer in edit.layers
+    }
     rows = []
     for layer in tree:
         leaf = not tree.children(layer.id)
+        was = before.get(layer.id)
+        cuts = _badges(was, layer, layer.id in cut, layer.id in zeroed) if leaf else ()
+        number = _number_badge(was, layer, floats)
         rows.append(
             Row(
                 layer=layer,
@@ -109,9 +120,7 @@ def build_rows(snapshot: Snapshot) -> tuple[Row, ...]:
                 base=base.get(layer.id, {}),
                 bits=bits.get(layer.id, fmt.ABSENT),
                 chosen=layer.id in chosen,
-                badges=_badges(before.get(layer.id), layer, layer.id in cut, layer.id in zeroed)
-                if leaf
-                else (),
+                badges=(*cuts, number) if number else cuts,
                 unmodelled=unmodelled.get(layer.id, ()),
             )
         )
@@ -196,6 +205,23 @@ def _badges(before: Layer | None, now: Layer, cut: bool, zeroed: bool) -> tuple[
         badges.append("✂ coupled")
     if zeroed and now.weights:  # rounding to integers makes zeros too, which nobody asked for
         badges.append(f"∅ {fmt.percent(now.zeros / now.weights, 0)}")
-    if now.weight_bits is not None and now.weight_bits != before.weight_bits:
-        badges.append(f"q{now.weight_bits}")
     return tuple(badges)
+
+
+def _number_badge(before: Layer | None, now: Layer, floats: Mapping[LayerId, str]) -> str:
+    """The bits that edits left it, such as ``q8``, ``w4a8`` or ``bf16``; "" while they did not.
+
+    Args:
+        floats: 16-bit types by the layers that were cast to them.
+    """
+    bits = now.weight_bits, now.activation_bits
+    if before is None or (*bits, now.is_quantized) == (
+        before.weight_bits, before.activation_bits, before.is_quantized,
+    ):  # fmt: skip
+        return ""
+    if not now.is_quantized:
+        return floats.get(now.id, "") if now.weight_bits == _HALF else ""
+    weights, inputs = bits
+    if weights == inputs and weights is not None:
+        return f"q{weights}"
+    return (f"w{weights}" if weights is not None else "") + (f"a{inputs}" if inputs else "")

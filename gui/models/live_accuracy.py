@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from engine import METRICS, Comparison, Quantity, Snapshot
+from engine import METRICS, Comparison, Edit, Quantity, Quantize, Snapshot
 from gui import format as fmt
 
 Translate = Callable[[str], str]
@@ -93,12 +93,22 @@ def can_compare(snapshot: Snapshot | None) -> bool:
     return snapshot is not None and snapshot.data is not None and snapshot.model.trained
 
 
-def is_quick(snapshot: Snapshot) -> bool:
-    """Whether the accuracy of an edit can follow the hand without being asked for."""
+def is_quick(snapshot: Snapshot, edit: Edit) -> bool:
+    """Whether the accuracy of the edit can follow the hand without being asked for."""
     samples = snapshot.data.validation_samples if snapshot.data is not None else 0
+    return not learns(edit) and pass_seconds(snapshot, samples) <= QUICK_SECONDS
+
+
+def learns(edit: Edit) -> bool:
+    """Whether deciding the edit takes a training of its own, too long for a preview."""
+    return isinstance(edit, Quantize) and edit.rounding == "adaround"
+
+
+def pass_seconds(snapshot: Snapshot, samples: int) -> float:
+    """About how long the model takes for so many samples; infinite where nobody knows."""
     table = snapshot.current.table
     macs, latency = table.total(METRICS["macs"]), table.total(METRICS["latency"])
     known = [macs.value / _MACS_PER_SECOND] if macs is not None else []
     if latency is not None:  # one sample at a time is the slowest way
         known.append(latency.value / snapshot.model.batch)
-    return samples * min(known, default=float("inf")) <= QUICK_SECONDS
+    return samples * min(known, default=float("inf"))

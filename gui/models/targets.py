@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from engine import EDITS, ROOT, Layer, LayerId, LayerTree, Snapshot
 from gui import format as fmt
+from gui.models.edit_fields import Selected
 
 Translate = Callable[[str], str]
 
@@ -19,7 +20,8 @@ class Targets:
         leaves: those without children.
         by_method: those to which each method can be applied; absent when there are none.
         around: the block around the one selected layer that could be removed whole, if any.
-        in_model: the methods that apply to some layer of the model.
+        in_model: the methods that apply to some layer of the model, or quantized it already.
+        one: what is selected, if that is one layer or container.
     """
 
     title: str
@@ -29,6 +31,7 @@ class Targets:
     by_method: dict[str, tuple[LayerId, ...]]
     around: LayerId | None = None
     in_model: frozenset[str] = frozenset()
+    one: LayerId | None = None
 
     def reason_against(self, method: str, tr: Translate = str) -> str:
         """Why the method cannot be applied to any of them; empty when it can."""
@@ -39,17 +42,60 @@ class Targets:
             return tr("Not possible: {notes}.").format(notes=", ".join(notes))
         if method == "remove-blocks":
             return self._not_a_block(tr)
-        quantized = any(layer.weight_bits == 8 for layer in self.leaves)
-        if quantized and method == "quantize":
-            return tr("Already quantized.")
-        if method == "fold-norms":
-            return tr("No batch norm stands right behind a selected layer.")
-        if method == "prune-heads":
-            return tr("Select an attention layer: only these have heads.")
+        quantized = any(layer.is_quantized for layer in self.layers)
+        match method:
+            case "quantize" | "cast":
+                return self.why_float(tr) or self._nothing_to_round(quantized, tr)
+            case "fold-norms":
+                return tr("No batch norm stands right behind a selected layer.")
+            case "equalize":
+                return tr("No selected layer is followed, past a ReLU, by one that alone reads it.")
+            case "smooth":
+                return tr("No norm stands before the selected layers, or others read it as well.")
+            case "prune-heads":
+                return tr("Select an attention layer: only these have heads.")
         kinds = ", ".join(sorted({layer.kind for layer in self.leaves}))
         if quantized:
             return tr("{kinds}: already quantized, and pruning comes before.").format(kinds=kinds)
         return tr("Not possible for {kinds} as it stands here.").format(kinds=kinds)
+
+    def why_float(self, tr: Translate = str) -> str:
+        """Why the layers cannot be quantized, as far as they cannot."""
+        reasons = sorted({layer.why_float for layer in self.layers if layer.why_float})
+        if not reasons:
+            return ""
+        return tr("Cannot be quantized: {reasons}.").format(reasons="; ".join(reasons))
+
+    def _nothing_to_round(self, quantized: bool, tr: Translate) -> str:
+        if quantized:
+            return tr("Already quantized; undo that to quantize otherwise.")
+        return tr("There is nothing to round: no weights, products or sums.")
+
+    @property
+    def rounded(self) -> LayerId | None:
+        """The one selected layer, if what it reads lies on a grid."""
+        on_grid = {
+            layer.id for layer in self.layers if layer.activation_bits and layer.is_quantized
+        }
+        return self.one if self.one in on_grid else None
+
+    def candidates(self, method: str) -> int:
+        """How many of the layers that kind of edit could be meant for."""
+        if method == "quantize":
+            able = set(self.by_method.get(method, ()))
+            layers = (one for one in self.layers if one.why_float or one.is_quantized)
+            return len(able | {one.id for one in layers})
+        return sum(bool(layer.methods) for layer in self.leaves)
+
+    def selected(self, able: Iterable[LayerId]) -> Selected:
+        """What these of the layers mean for the fields of a form."""
+        ids = set(able)
+        layers = [layer for layer in self.layers if layer.id in ids]
+        return Selected(
+            len(layers),
+            spatial=any("Conv" in layer.kind for layer in layers),
+            weights=any(layer.weights for layer in layers),
+        )
 
     def _not_a_block(self, tr: Translate) -> str:
         if self.around is not None:
@@ -79,7 +125,8 @@ def targets(snapshot: Snapshot, selected: Iterable[LayerId], tr: Translate = str
         leaves,
         by_method,
         _block_around(tree, chosen),
-        frozenset(method for layer in tree for method in layer.methods),
+        frozenset(method for layer in tree for method in layer.methods) | _done(tree),
+        chosen[0] if len(chosen) == 1 else None,
     )
 
 
@@ -90,6 +137,11 @@ def outermost(layers: tuple[LayerId, ...]) -> tuple[LayerId, ...]:
         if not any(layer.startswith(f"{above}.") for above in found):
             found.append(layer)
     return tuple(found)
+
+
+def _done(tree: LayerTree) -> frozenset[str]:
+    """Quantization where it is done: it is still offered, with the reason why not once more."""
+    return frozenset({"quantize"} if tree.quantized_count()[0] else ())
 
 
 def _block_around(tree: LayerTree, chosen: list[LayerId]) -> LayerId | None:

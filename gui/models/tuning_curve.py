@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from engine import METRICS, Quantity, TuningProgress
+from engine import METRICS, Quantity, RoundingProgress, TuningProgress
 from gui import format as fmt
 
 Translate: TypeAlias = Callable[[str], str]
+Progress: TypeAlias = TuningProgress | RoundingProgress
 Span: TypeAlias = tuple[float, float]
 
 _MARGIN = 0.08  # of what is shown, above and below
@@ -91,20 +92,38 @@ class Pace:
 
     def __init__(self) -> None:
         self._step = 0
-        self._seconds = self._epoch = 0.0
+        self._seconds = self._at = 0.0
 
-    def left(self, step: int, progress: TuningProgress, seconds: float) -> float | None:
+    def left(self, step: int, progress: Progress, seconds: float) -> float | None:
         """Seconds that the step still takes if it goes on like this; None while nobody knows.
 
         Args:
             seconds: of work so far.
         """
+        at, of = stand(progress)
         if step != self._step:
-            self._step, self._seconds, self._epoch = step, seconds, progress.epoch
-        done, worked = progress.epoch - self._epoch, seconds - self._seconds
+            self._step, self._seconds, self._at = step, seconds, at
+        done, worked = at - self._at, seconds - self._seconds
         if done <= 0 or worked <= 0:
             return None
-        return worked / done * (progress.epochs - progress.epoch)
+        return worked / done * (of - at)
+
+
+def stand(progress: Progress) -> tuple[float, int]:
+    """How many epochs, or layers, are done, and of how many."""
+    if isinstance(progress, RoundingProgress):
+        return progress.at, progress.of
+    return progress.epoch, progress.epochs
+
+
+def rounding_text(progress: RoundingProgress, tr: Translate = str) -> str:
+    """What learned roundings have won so far; empty before a layer is done."""
+    ended = {int(at): loss for at, loss in progress.losses if int(at) < int(progress.at)}
+    if not ended:
+        return ""
+    left = sum(ended.values()) / len(ended)  # within a layer the loss rises while roundings settle
+    text = tr("Error of the layers' outputs: {share} of that of rounding to the nearest.")
+    return text.format(share=fmt.percent(left, 0))
 
 
 def table(progress: TuningProgress) -> list[list[object]]:

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt, QTimer, Signal, Slot
 from PySide6.QtWidgets import QGridLayout, QPushButton, QWidget
 
-from engine import Comparison, Edit, EngineError
+from engine import Cast, Comparison, Edit, EngineError, Equalize, Quantize, Smooth
 from gui import format as fmt
-from gui.models.live_accuracy import accuracy_text, can_compare, explanation, is_quick
+from gui.models.live_accuracy import (
+    accuracy_text,
+    can_compare,
+    explanation,
+    is_quick,
+    learns,
+)
 from gui.theme import Theme, scaled, tabular
 from gui.views.interval_bar import IntervalBar
 from gui.views.parts import ElidedLabel
@@ -37,7 +43,7 @@ class AccuracyBlock(QWidget):
         self._theme = theme
         self._edit: Edit | None = None
         self._verdict = ""
-        self._title = plain_label(self.tr("Accuracy, before recovery"), "accuracyTitle", "caption")
+        self._title = plain_label("", "accuracyTitle", "caption")
         self._title.setContentsMargins(0, 8, 0, 0)
         self._value = plain_label("", "accuracyValue")
         self._value.setFont(tabular(self.font()))
@@ -93,9 +99,10 @@ class AccuracyBlock(QWidget):
         self.cancel()
         self._edit = edit
         snapshot = self._document.snapshot
-        if snapshot is None or not can_compare(snapshot):
+        self._title.setText(self._title_of(edit))
+        if snapshot is None or not can_compare(snapshot) or learns(edit):
             self.clear()
-        elif is_quick(snapshot):
+        elif is_quick(snapshot, edit):
             self._ask()
             return
         else:
@@ -123,6 +130,11 @@ class AccuracyBlock(QWidget):
         layout.addWidget(self._results)
         layout.addWidget(self._problem)
         layout.addLayout(foot)
+
+    def _title_of(self, edit: Edit) -> str:
+        if isinstance(edit, Quantize | Cast | Equalize | Smooth):
+            return self.tr("Accuracy")
+        return self.tr("Accuracy, before recovery")
 
     def _offer(self) -> None:
         self._results.hide()

@@ -1,35 +1,40 @@
 """A form that follows from the fields of an edit: a new kind of edit needs no form of its own."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING
+from dataclasses import MISSING, replace
 from typing import Any, Final
 
 from PySide6.QtCore import Signal, Slot
-from PySide6.QtWidgets import QFormLayout, QLabel, QWidget
+from PySide6.QtWidgets import QFormLayout, QLabel, QPushButton, QWidget
 
 from engine import EDITS, TORCH_METHODS, Edit, LayerId, edit_name
 from gui import format as fmt
 from gui.models.edit_fields import EditField, Selected, edit_fields, useful_fields
+from gui.models.edit_hints import EditHint, edit_hint
 from gui.models.edit_words import (
     FAMILIES,
     amount_words,
     choice_words,
     family_of,
     field_words,
+    way_title,
     way_words,
 )
 from gui.views.amount_field import AmountField, Input
 from gui.views.edit_inputs import (
+    BitsInput,
     ChoiceInput,
     CountInput,
     FileInput,
+    FlagInput,
     JsonInput,
     NumberInput,
     PatternInput,
     TextInput,
     is_object,
 )
-from gui.widgets import column, plain_label
+from gui.views.parts import MoreButton
+from gui.widgets import column, named, plain_label, row
 
 _MOST_COUNTED: Final = 1_000_000
 _MULTIPLES: Final = (1, 4, 8, 16, 32)
@@ -56,7 +61,7 @@ class EditForm(QWidget):
         super().__init__(parent)
         self._kind, self._name = kind, edit_name(kind)
         self.setObjectName(f"form_{self._name}")
-        self._layers, self._spatial = 1, True
+        self._selected = Selected()
         self._picked: dict[str, tuple[int, ...] | None] = {}
         self._inputs: dict[str, Input] = {}
         self._labels: dict[str, QLabel] = {}
@@ -64,10 +69,14 @@ class EditForm(QWidget):
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setVerticalSpacing(6)
         self._layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        self._way: ChoiceInput | None = None
         if len(ways) > 1:
-            self._add_ways(ways)
-        for field in edit_fields(self._name):
-            self._add(field)
+            self._way = self._add_ways(ways)
+        self._hint = HintRow()
+        self._hint.taken.connect(self._take)
+        self._more = MoreButton("moreOfEdit")
+        self._more.toggled.connect(self._show_useful)
+        self._add_fields()
         self._show_useful()
 
     @property
@@ -106,10 +115,15 @@ class EditForm(QWidget):
             self._picked[self.picks] = numbers
             self._on_change()
 
-    def set_layers(self, layers: int, spatial: bool) -> None:
-        """Show what has a use for so many layers; ``spatial``: one of them is a convolution."""
-        self._layers, self._spatial = layers, spatial
+    def set_layers(self, selected: Selected) -> None:
+        """Show what has a use for these layers; what is picked by hand this form knows itself."""
+        self._selected = selected
         self._show_useful()
+
+    def refuse_ways(self, reasons: Mapping[str, str]) -> None:
+        """Let these kinds of edits not be chosen instead of this one, and say why."""
+        if self._way is not None:
+            self._way.refuse(reasons)
 
     def edit(self, layers: tuple[LayerId, ...]) -> Edit:
         """The edit that the form asks for; what has no use is as the edit has it by itself."""
@@ -135,20 +149,32 @@ class EditForm(QWidget):
             return self.tr('The arguments are not JSON; write them like {"n": 2, "dim": 0}.')
         return ""
 
-    def _add_ways(self, ways: tuple[str, ...]) -> None:
+    def _add_ways(self, ways: tuple[str, ...]) -> ChoiceInput:
         words = way_words(self.tr)
-        self._way = ChoiceInput("way", [(way, words[way], "") for way in ways])
-        self._way.write(self._name)
-        self._way.changed.connect(self._on_way)
-        tip = self.tr("What says which weights go")
-        self._add_row(self.tr("Chosen by"), tip, self._way)
+        way = ChoiceInput("way", [(one, *words[one]) for one in ways])
+        way.write(self._name)
+        way.changed.connect(self._on_way)
+        self._add_row(*way_title(family_of(self._name), self.tr), way)
+        return way
 
     @Slot()
     def _on_way(self) -> None:
+        assert self._way is not None
         wanted = self._way.read()
         if wanted != self._name:
             self._way.write(self._name)
             self.way_wanted.emit(wanted)
+
+    def _add_fields(self) -> None:
+        fields = edit_fields(self._name)
+        for field in fields:
+            if field.usual:
+                self._add(field)
+        self._layout.addRow(self._hint)
+        self._layout.addRow(self._more)
+        for field in fields:
+            if not field.usual:
+                self._add(field)
 
     def _add(self, field: EditField) -> None:
         if field.kind == "picked":
@@ -179,6 +205,8 @@ class EditForm(QWidget):
         """The input for values of that type."""
         if field.name == _PATTERN:
             return PatternInput()
+        if field.kind == "flag":
+            return FlagInput(field.name)
         if field.kind == "share":
             return AmountField(field.name, 99.0 if field.open_end else 100.0)
         if field.name == "multiple" or field.kind == "choice":
@@ -186,10 +214,12 @@ class EditForm(QWidget):
             words = [(one, *choice_words(field.name, one, self._name, self.tr)) for one in choices]
             return ChoiceInput(field.name, words)
         least = field.least if field.least is not None else 0
+        most = field.most if field.most is not None else _MOST_COUNTED
         if field.kind == "count":
-            return CountInput(field.name, int(least), _MOST_COUNTED)
+            kind = BitsInput if field.name == "weight_bits" else CountInput
+            return kind(field.name, int(least), int(most))
         if field.kind == "number":
-            return NumberInput(field.name, least, _MOST_COUNTED)
+            return NumberInput(field.name, least, most)
         return self._make_text(field.name)
 
     def _make_text(self, name: str) -> TextInput:
@@ -205,8 +235,12 @@ class EditForm(QWidget):
         self._show_useful()
         self.changed.emit()
 
+    @Slot(object)
+    def _take(self, hint: EditHint) -> None:
+        self.set_values({**self.values, **hint.values})
+
     def _useful(self) -> frozenset[str]:
-        selected = Selected(self._layers, self._spatial, self.picked is not None)
+        selected = replace(self._selected, by_hand=self.picked is not None)
         return useful_fields(self._name, self.values, selected)
 
     def _show_useful(self) -> None:
@@ -218,8 +252,46 @@ class EditForm(QWidget):
             title, tip = amount_words(self._name, spread, self.tr)
             self._labels["ratio"].setText(title)
             self._labels["ratio"].setToolTip(fmt.tooltip(tip))
+        seldom = {field.name for field in edit_fields(self._name) if not field.usual}
+        folded = frozenset() if self._more.isChecked() else seldom
         for name, widget in self._inputs.items():
-            self._layout.setRowVisible(widget, name in useful)
+            self._layout.setRowVisible(widget, name in useful and name not in folded)
+        self._layout.setRowVisible(self._more, bool(seldom & useful))
+        hint = edit_hint(self._name, self.values, self.tr) if self._selected.weights else None
+        self._hint.show_hint(hint)
+        self._layout.setRowVisible(self._hint, hint is not None)
+
+
+class HintRow(QWidget):
+    """Values worth trying, and a button that takes them.
+
+    Signals:
+        taken: the :class:`EditHint` that the user follows.
+    """
+
+    taken = Signal(object)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._hint: EditHint | None = None
+        self._text = plain_label("", "editHintText", "muted")
+        self._text.setWordWrap(True)
+        take = named(QPushButton(self.tr("Use")), "takeHint")
+        take.setToolTip(self.tr("Take these settings"))
+        take.clicked.connect(self._on_taken)
+        layout = row(self)
+        layout.addWidget(self._text, 1)
+        layout.addWidget(take)
+
+    def show_hint(self, hint: EditHint | None) -> None:
+        """Offer these instead."""
+        self._hint = hint
+        self._text.setText(hint.text if hint is not None else "")
+
+    @Slot()
+    def _on_taken(self) -> None:
+        if self._hint is not None:
+            self.taken.emit(self._hint)
 
 
 class EditForms(QWidget):
@@ -252,9 +324,14 @@ class EditForms(QWidget):
             self._accepted[method] = form.values
         return self._made[method]
 
-    def show_form(self, method: str) -> None:
-        """Show that form instead."""
+    def show_form(self, method: str, reasons: Mapping[str, str]) -> None:
+        """Show that form instead.
+
+        Args:
+            reasons: against those of its ways that cannot be chosen.
+        """
         shown = self.form(method)
+        shown.refuse_ways(reasons)
         for form in self._made.values():
             form.setVisible(form is shown)
 

@@ -1,11 +1,13 @@
 """The fields that an edit's form is made of: one class for each type of value."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from PySide6.QtCore import Qt, Slot
+from PySide6.QtGui import QStandardItemModel
 from PySide6.QtWidgets import (
+    QButtonGroup,
     QComboBox,
     QDoubleSpinBox,
     QFileDialog,
@@ -14,14 +16,16 @@ from PySide6.QtWidgets import (
     QToolButton,
 )
 
+from gui import format as fmt
 from gui.views.amount_field import Input, ignore_wheel_without_focus, leave_undo_to_window
-from gui.views.parts import set_property
+from gui.views.parts import TickBox, set_property
 from gui.widgets import named, plain_label, row
 
 _PATTERNS: Final = ((0, 0), (2, 4), (4, 8), (1, 4))  # (keep, of)
 _FIRST_OWN: Final = (3, 8)
 _MOST_IN_PATTERN: Final = 256
 _DIGITS: Final = 6
+_USUAL_BITS: Final = (8, 4, 2)
 
 
 class CountInput(Input):
@@ -63,6 +67,54 @@ class _ShortSpinBox(QDoubleSpinBox):
         return self.locale().toString(val, "g", _DIGITS)
 
 
+class BitsInput(CountInput):
+    """A number of bits, with the usual ones a click away."""
+
+    def __init__(self, name: str, least: int, most: int) -> None:
+        super().__init__(name, least, most)
+        self._usual: dict[int, QToolButton] = {}
+        group = QButtonGroup(self)
+        group.setExclusive(False)  # a number beside them has none
+        group.idClicked.connect(self.write)
+        layout = self.layout()
+        assert layout is not None
+        for bits in _USUAL_BITS:
+            button = named(QToolButton(), f"{name}_{bits}")
+            button.setText(str(bits))
+            button.setCheckable(True)
+            button.setAccessibleName(self.tr("%s bits") % bits)
+            button.setProperty("bits", True)
+            group.addButton(button, bits)
+            layout.addWidget(button)
+            self._usual[bits] = button
+        self.changed.connect(self._mark)
+        self._mark()
+
+    @Slot()
+    def _mark(self) -> None:
+        for bits, button in self._usual.items():
+            button.setChecked(bits == self.read())
+
+    def write(self, value: int) -> None:
+        super().write(value)
+        self._mark()  # a click on the one that holds has unchecked it
+
+
+class FlagInput(Input):
+    """Yes or no."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._box = TickBox(name)
+        self._hold(self._box, self._box.toggled)
+
+    def read(self) -> bool:
+        return self._box.isChecked()
+
+    def write(self, value: bool) -> None:
+        self._box.setChecked(value)
+
+
 class ChoiceInput(Input):
     """One of a few values, each in words.
 
@@ -78,10 +130,21 @@ class ChoiceInput(Input):
         self._combo.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
-        for value, text, tip in choices:
+        self._tips = {place: fmt.tooltip(tip) for place, (_, _, tip) in enumerate(choices)}
+        for value, text, _ in choices:
             self._combo.addItem(text, value)
-            self._combo.setItemData(self._combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        self.refuse({})
         self._hold(self._combo, self._combo.currentIndexChanged)
+
+    def refuse(self, reasons: Mapping[Any, str]) -> None:
+        """Let these values not be chosen, and say why; all others can be."""
+        model = self._combo.model()
+        for place in range(self._combo.count()):
+            reason = reasons.get(self._combo.itemData(place), "")
+            tip = fmt.tooltip(reason) if reason else self._tips.get(place, "")
+            self._combo.setItemData(place, tip, Qt.ItemDataRole.ToolTipRole)
+            if isinstance(model, QStandardItemModel):
+                model.item(place).setEnabled(not reason)
 
     def read(self) -> Any:
         return self._combo.currentData()

@@ -16,10 +16,21 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from engine import EDITS, Change, Edit, Effect, EnergyEstimate, EngineError, LayerId, Part
+from engine import (
+    EDITS,
+    Change,
+    Edit,
+    Effect,
+    EnergyEstimate,
+    EngineError,
+    LayerId,
+    Part,
+    Quantize,
+)
 from gui import format as fmt
 from gui import operations
 from gui.models.edit_words import FAMILIES, family_of
+from gui.models.effect_rows import changes_something
 from gui.models.energy_facts import weight_zeros_text
 from gui.models.targets import Targets, targets
 from gui.selection import Selection
@@ -31,6 +42,7 @@ from gui.views.effect_view import EffectView
 from gui.views.energy_block import EnergyBlock
 from gui.views.method_bar import MethodBar
 from gui.views.parts import ElidedLabel
+from gui.views.range_block import RangeBlock
 from gui.widgets import column, named, plain_label, row
 
 if TYPE_CHECKING:
@@ -71,6 +83,7 @@ class EditPanel(QWidget):
         self._make_header()
         self._make_methods()
         self._channels = ChannelBlock(document, theme)
+        self._ranges = RangeBlock(document, theme)
         self._accuracy = AccuracyBlock(document, theme)
         self._effect = EffectView(theme, selection, self._accuracy)
         self._energy = EnergyBlock(theme)
@@ -198,6 +211,7 @@ class EditPanel(QWidget):
             self._forms,
             self._channels,
             self._hint,
+            self._ranges,
             self._effect,
             self._busy,
             self._energy,
@@ -237,7 +251,9 @@ class EditPanel(QWidget):
             if able and self._ways[family] not in able:
                 self._ways[family] = able[0]
         possible = [family for family, reason in reasons.items() if not reason]
-        if possible and self._bar.family not in possible:
+        # What was just applied stays in sight: Enter once more shall not be another edit.
+        stays = chosen == self._shown and self._bar.family in reasons
+        if possible and self._bar.family not in possible and not stays:
             self._bar.choose(possible[0])
         self._bar.show_families(reasons)
         self._bar.setVisible(bool(reasons))
@@ -254,7 +270,7 @@ class EditPanel(QWidget):
             text = self._targets.reason_against(self.method, self.tr)
         else:
             text = self._document.apply_refusal() or self.form.lack
-            text = text or self._count_text(self._targets)
+            text = text or self._count_text(self._targets) or self._targets.why_float(self.tr)
         refusal = self._without.get(self.method)
         self._hint.setToolTip(fmt.tooltip(str(refusal)) if refusal else "")
         self._hint.setText(text)
@@ -265,7 +281,7 @@ class EditPanel(QWidget):
         able = len(self._able)
         if self.method in ("remove-blocks", "prune-heads"):  # of what holds layers
             return self.tr("Applies to %s of them.") % able if able > 1 else ""
-        of = sum(bool(layer.methods) for layer in known.leaves)
+        of = known.candidates(self.method)
         if of < 2:
             return ""
         text = self.tr("Applies to {able} of {of} layers.").format(able=able, of=of)
@@ -275,12 +291,12 @@ class EditPanel(QWidget):
 
     @Slot()
     def _on_method(self) -> None:
+        reasons: dict[str, str] = {}
         if self._targets is not None:
-            ids = set(self._able)
-            able = [layer for layer in self._targets.layers if layer.id in ids]
-            spatial = any("Conv" in layer.kind for layer in able)
-            self.form.set_layers(len(able), spatial)
-        self._forms.show_form(self.method)
+            self.form.set_layers(self._targets.selected(self._able))
+            ways = FAMILIES[family_of(self.method)]
+            reasons = {way: self._targets.reason_against(way, self.tr) for way in ways}
+        self._forms.show_form(self.method, reasons)
         self._forms.setVisible(bool(self._able))
         self._restart()
 
@@ -321,6 +337,7 @@ class EditPanel(QWidget):
         self._accuracy.set_stale()
         self._show_hint()
         self._show_channels()
+        self._show_ranges()
         possible = self.edit is not None
         self._allow(possible)
         if possible and self.isVisible():
@@ -356,6 +373,19 @@ class EditPanel(QWidget):
         self._channels.show_layer(drafted, snapshot.current.tree[layer].channels)  # type: ignore[arg-type]
         self._channels.show_picked(self.form.picked)
 
+    def _show_ranges(self) -> None:
+        """Show the values of the one layer that is to be rounded, or is, under its grids."""
+        able, known = self._able, self._targets
+        drafted = self.form.edit(able) if able else None
+        if not self.isVisible() or known is None:
+            self._ranges.show_layer(None, None)
+        elif not isinstance(drafted, Quantize):
+            self._ranges.show_layer(known.rounded, None)
+        else:
+            one = able[0] if len(able) == 1 else known.one
+            shown = one in able and drafted.activations != "none"
+            self._ranges.show_layer(one if shown else known.rounded, drafted if shown else None)
+
     def _forget_preview(self) -> None:
         self._next.stop()
         self._asked_at = None
@@ -389,9 +419,11 @@ class EditPanel(QWidget):
             return
         stale = self._next.isActive()
         self._effect.set_stale(stale)
-        self._allow(isinstance(effect, Effect) or stale)
+        changes = isinstance(effect, Effect) and changes_something(effect)
+        self._allow(changes or stale)
         if isinstance(effect, Effect):
-            self._effect.show_effect(effect, self._zeros_text(effect))
+            idle = "" if changes else self.tr("This would change nothing.")
+            self._effect.show_effect(effect, idle or self._zeros_text(effect))
             self._show_removed(effect)
             self._accuracy.follow(effect.edit)
             return

@@ -12,6 +12,7 @@ from gui.selection import Selection
 from gui.theme import Theme
 from gui.views.effect_layers import EffectLayers
 from gui.views.fact_rows import Fact, FactRows
+from gui.views.warning_list import WarningList
 from gui.widgets import column, named, plain_label
 
 _SHOWN = ("parameters", "macs", "energy", "size")
@@ -38,6 +39,7 @@ class EffectView(QWidget):
         self._totals = FactRows("effectTotals", theme)
         self._chosen = EffectLayers("effectChosen", selection)
         self._coupled = EffectLayers("effectCoupled", selection)
+        self._warnings = WarningList("effectWarnings", theme)
         self._notes = plain_label("", "effectNotes", "muted")
         self._error = plain_label("", "effectError", "error")
         for text in (self._notes, self._error):
@@ -45,7 +47,8 @@ class EffectView(QWidget):
         self._review = named(QPushButton(self.tr("Allow the code to run…")), "reviewCode")
         self._review.clicked.connect(self.review_wanted)
         layout = column(self, spacing=4)
-        shown = (first, self._totals, self._chosen, self._coupled, self._notes, self._error)
+        lists = (self._chosen, self._coupled)
+        shown = (first, self._totals, self._warnings, *lists, self._notes, self._error)
         for widget in shown:
             layout.addWidget(widget)
         layout.addWidget(self._review, 0, Qt.AlignmentFlag.AlignLeft)
@@ -68,20 +71,26 @@ class EffectView(QWidget):
 
     def set_stale(self, stale: bool) -> None:
         """Let what is shown step back: it is of earlier values."""
-        for widget in (self._totals, self._chosen, self._coupled, self._notes, self._error):
+        lists = (self._chosen, self._coupled)
+        for widget in (self._totals, self._warnings, *lists, self._notes, self._error):
             widget.setEnabled(not stale)
 
     def _show(self, effect: Effect | None, notes: str, error: str) -> None:
         self._review.hide()
         self._show_totals(effect)
+        self._warnings.show_warnings(effect.warnings if effect is not None else ())
         by_role: dict[str, list[LayerEffect]] = {"chosen": [], "coupled": [], "folded": []}
         for one in effect.layers if effect is not None else ():
             by_role[one.role].append(one)
         chosen = by_role["chosen"]
         told = len(chosen) == 1 and bool(chosen[0].removed)  # by the bars above, in more detail
         self._show_layers(self._chosen, self.tr("Changes"), [] if told else chosen)
-        coupled = self.tr("Also shrinks, coupled to that")
-        self._show_layers(self._coupled, coupled, by_role["coupled"])
+        coupled = by_role["coupled"]
+        shrinks = any(one.after < one.before for one in coupled) and not any(
+            one.after > one.before for one in coupled
+        )
+        also = self.tr("Also shrinks, coupled to that") if shrinks else self.tr("Along with that")
+        self._show_layers(self._coupled, also, coupled)
         for label, text in ((self._notes, notes), (self._error, error)):
             label.setText(text)
             label.setVisible(bool(text))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _HEIGHT = 40
 _DOT = 8
+_MARK = 16
 _SHOWN_PARTS = Part.MODEL | Part.HISTORY | Part.METRICS
 
 
@@ -103,6 +104,10 @@ class _EntryDelegate(QStyledItemDelegate):
         painter.setFont(scaled(option.font, 1.0, bold=current))
         painter.setPen(QColor(palette.text if applied else palette.muted))
         upper = QRect(rect.left() + 32, rect.top() + 3, rect.width() - 40, 20)
+        if index.data(HistoryRole.WARNINGS):
+            mark = QRect(upper.right() - _MARK, upper.center().y() - _MARK // 2, _MARK, _MARK)
+            self._theme.warning_icon().paint(painter, mark)
+            upper.setRight(mark.left() - 4)
         text = painter.fontMetrics().elidedText(
             index.data(), Qt.TextElideMode.ElideMiddle, upper.width()
         )

@@ -14,7 +14,7 @@ _WIDEST = {
     Column.OUTPUT: "512×112×112",
     Column.PARAMETERS: "Parameters",
     Column.SPARSITY: "Sparsity",
-    Column.BITS: "8–32",
+    Column.BITS: "16–32",
     Column.MACS: "888.8 M",
     Column.LATENCY: "888.8 ms",
     Column.MEMORY: "888.8 MB",

@@ -30,13 +30,14 @@ from gui.views.heat_bar import HeatBar
 from gui.views.layer_delegate import LayerDelegate
 from gui.views.layer_table import LayerTable
 from gui.views.parts import set_property
-from gui.widgets import named, plain_label
+from gui.widgets import named, plain_label, row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gui.document import Document
 
+_MOST_NAMED = 20
 _SHOWN_WHOLE = 80  # a model of up to so many rows opens unfolded
 
 
@@ -66,6 +67,7 @@ class LayerTreeView(QWidget):
         self._tree.setItemDelegate(self._delegate)
         self._tree.fit_columns()
         self._status = self._quiet_label("layerStatus")
+        self._quantized = self._quiet_label("quantizedCount")
         self._unattributed = self._quiet_label("unattributed")
         self._lay_out()
         self._make_actions()
@@ -128,8 +130,13 @@ class LayerTreeView(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
         layout.addLayout(top)
-        for widget, stretch in ((self._status, 0), (self._tree, 1), (self._unattributed, 0)):
+        for widget, stretch in ((self._status, 0), (self._tree, 1)):
             layout.addWidget(widget, stretch)
+        foot = row(spacing=16)
+        foot.addWidget(self._quantized)
+        foot.addStretch(1)
+        foot.addWidget(self._unattributed)
+        layout.addLayout(foot)
 
     def _make_actions(self) -> None:
         self._expand = QAction(self.tr("Expand all"), self)
@@ -174,6 +181,7 @@ class LayerTreeView(QWidget):
         if rebuilt:
             self._restore(snapshot, fresh)
         self._heat.set_scale(self._model.scale)
+        self._show_quantized(snapshot)
         self._show_unattributed(snapshot)
         self._show_status()
 
@@ -188,6 +196,20 @@ class LayerTreeView(QWidget):
         known = [id_ for id_ in self._selection.layers if snapshot and id_ in snapshot.current.tree]
         self._selection.set(known)
         self._select(known)
+
+    def _show_quantized(self, snapshot: Snapshot | None) -> None:
+        """Say how many layers compute with integers, of those that have something to round."""
+        self._quantized.setVisible(snapshot is not None)
+        if snapshot is None:
+            return
+        tree = snapshot.current.tree
+        self._quantized.setText(fmt.quantized_text(tree.quantized_count(), self.tr))
+        lines = [f"{fmt.layer_name(one.id)}: {one.why_float}" for one in tree if one.why_float]
+        why = [self.tr("Cannot be quantized:"), *map(fmt.visible, lines[:_MOST_NAMED])]
+        more = len(lines) - _MOST_NAMED
+        why += [self.tr("and %s more") % more] if more > 0 else []
+        told = self.tr("Layers that compute with integers, of those with products or sums.")
+        self._quantized.setToolTip(fmt.tooltip("\n".join([told, *(why if lines else [])])))
 
     def _show_unattributed(self, snapshot: Snapshot | None) -> None:
         """Name the work that no layer owns: it is part of the totals, or has no rule at all."""

@@ -2,9 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
-from PySide6.QtCore import QRectF, QSize, Qt
-from PySide6.QtGui import QPainter, QPaintEvent, QPixmap, QStandardItemModel
-from PySide6.QtWidgets import QComboBox, QLabel, QWidget
+from PySide6.QtCore import QPointF, QRectF, QSize, Qt, Slot
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPalette, QPen, QPixmap, QStandardItemModel
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QLabel,
+    QStyle,
+    QStyleOptionButton,
+    QToolButton,
+    QWidget,
+)
 
 from engine import Device
 from gui import format as fmt
@@ -67,6 +75,60 @@ def draw_within(
     for draw in draws:
         draw(painter)
     painter.restore()
+
+
+class TickBox(QCheckBox):
+    """A check box whose frame can be seen on either look: Fusion's is darker than the dark one."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.setObjectName(name)
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        option = QStyleOptionButton()
+        self.initStyleOption(option)
+        indicator = QStyle.SubElement.SE_CheckBoxIndicator
+        box = QRectF(self.style().subElementRect(indicator, option, self)).adjusted(1, 1, -1, -1)
+        role = QPalette.ColorRole
+        vivid = self.isChecked() and self.isEnabled()
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        edge = self._color(role.Accent if vivid or self.hasFocus() else role.PlaceholderText)
+        painter.setPen(QPen(edge, 2 if self.hasFocus() else 1))
+        painter.setBrush(self._color(role.Accent if vivid else role.Base))
+        painter.drawRoundedRect(box, 3, 3)
+        if self.isChecked():
+            tick = self._color(role.BrightText if vivid else role.PlaceholderText)
+            painter.setPen(QPen(tick, 2))
+            painter.drawPolyline([_at(box, 0.22, 0.52), _at(box, 0.43, 0.72), _at(box, 0.78, 0.3)])
+        painter.end()
+
+    def _color(self, role: QPalette.ColorRole) -> QColor:
+        return self.palette().color(QPalette.ColorGroup.Normal, role)
+
+
+def _at(rect: QRectF, x: float, y: float) -> QPointF:
+    """The point that lies so far within."""
+    return QPointF(rect.left() + x * rect.width(), rect.top() + y * rect.height())
+
+
+class MoreButton(QToolButton):
+    """Unfolds what is seldom wanted; its arrow says which way it is."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.setObjectName(name)
+        self.setText(self.tr("More settings"))
+        self.setCheckable(True)
+        self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.setProperty("unfolds", True)
+        self.toggled.connect(self._turn)
+        self._turn(False)
+
+    @Slot(bool)
+    def _turn(self, unfolded: bool) -> None:
+        self.setArrowType(Qt.ArrowType.DownArrow if unfolded else Qt.ArrowType.RightArrow)
 
 
 class ElidedLabel(QLabel):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from PySide6.QtCore import Signal, Slot
 from PySide6.QtGui import QStandardItemModel
-from PySide6.QtWidgets import QComboBox, QFormLayout, QLabel, QToolButton, QWidget
+from PySide6.QtWidgets import QComboBox, QFormLayout, QLabel, QWidget
 
 from engine import (
     ROOT,
@@ -24,7 +24,7 @@ from gui import format as fmt
 from gui.training import GradualPruning
 from gui.views.amount_field import AmountField, Input
 from gui.views.edit_inputs import ChoiceInput, CountInput, NumberInput
-from gui.views.parts import fill_devices
+from gui.views.parts import MoreButton, fill_devices
 from gui.widgets import named, plain_label
 
 WHOLE: Final = (ROOT,)
@@ -99,9 +99,7 @@ class TuningForm(FieldForm):
         super().__init__("tuningForm")
         self._make_inputs()
         self._add_usual()
-        self._more = named(QToolButton(), "moreSettings")
-        self._more.setText(self.tr("More settings"))
-        self._more.setCheckable(True)
+        self._more = MoreButton("moreSettings")
         self._more.toggled.connect(self._show_rows)
         self._layout.addRow(self._more)
         self._add_more()

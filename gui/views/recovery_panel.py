@@ -20,7 +20,16 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from engine import Device, Edit, Layer, LayerId, PruneChannels, PruneWeights, Snapshot
+from engine import (
+    Device,
+    Edit,
+    Layer,
+    LayerId,
+    PruneChannels,
+    PruneWeights,
+    RoundingProgress,
+    Snapshot,
+)
 from gui import format as fmt
 from gui import operations
 from gui.selection import Selection
@@ -32,6 +41,7 @@ from gui.widgets import column, named, plain_label, row
 
 if TYPE_CHECKING:
     from gui.document import Document
+    from gui.training import Training
 
 RecoveryTab: TypeAlias = Literal["tune", "norms", "gradual", "curves"]
 
@@ -269,13 +279,24 @@ class RecoveryPanel(QWidget):
             self._hint.hide()
             return
         self._stack.setCurrentIndex(self._ways.index(way))
-        self._explains.setText(way.explains)
+        explains = self._explanation(way)
+        self._explains.setText(explains)
         refusal = self._refusal(way)
         self._hint.setText(refusal)
         self._hint.setVisible(bool(refusal))
         self._start.setText(way.verb)
-        self._start.setToolTip(fmt.tooltip(refusal or way.explains))
+        self._start.setToolTip(fmt.tooltip(refusal or explains))
         self._start.setEnabled(not refusal)
+
+    def _explanation(self, way: _Way) -> str:
+        """What the way does with this very model."""
+        snapshot = self._document.snapshot
+        if way.key != "tune" or snapshot is None or not snapshot.current.tree.quantized_count()[0]:
+            return way.explains
+        return self.tr(
+            "Quantization-aware training: the weights learn with the rounding in place, scales stay"
+            " as they are, and what comes of it are integers again. What is pruned stays so."
+        )
 
     @Slot()
     def _show_buttons(self) -> None:
@@ -287,12 +308,18 @@ class RecoveryPanel(QWidget):
             button.setEnabled(not ending)
         self._pause.setText(self.tr("Go on") if training.paused else self.tr("Pause"))
         self._keep.setEnabled(training.better)
-        self._keep.setText(
-            self.tr("Keep the best so far")
-            if training.better
-            else self.tr("Keep the best so far (no epoch was better yet)")
-        )
+        self._keep.setText(self._keep_text(training))
         self._start.setVisible(self._way is not None and not training.active)
+
+    def _keep_text(self, training: Training) -> str:
+        progress = training.news.progress if training.news is not None else None
+        if isinstance(progress, RoundingProgress):
+            if training.better:
+                return self.tr("Keep the layers done; the others are rounded to the nearest")
+            return self.tr("Keep the layers done (none is yet)")
+        if training.better:
+            return self.tr("Keep the best so far")
+        return self.tr("Keep the best so far (no epoch was better yet)")
 
     # -- doing
 

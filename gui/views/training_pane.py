@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Slot
 from PySide6.QtWidgets import QLabel, QSizePolicy, QWidget
 
-from engine import METRICS, Quantity
+from engine import METRICS, Quantity, RoundingProgress, TuningProgress
 from gui import format as fmt
-from gui.models.tuning_curve import Pace, epoch_text
+from gui.models.tuning_curve import Pace, epoch_text, rounding_text, stand
 from gui.tasks import JobState
 from gui.theme import Theme, scaled
 from gui.views.jobs_panel import TIMED_AFTER, clock
@@ -67,11 +67,12 @@ class TrainingPane(QWidget):
             widget.setVisible(shown)
         self._empty.setVisible(not shown)
         news = self._training.news
-        self._view.setVisible(news is not None)
+        rounding = news is not None and isinstance(news.progress, RoundingProgress)
+        self._view.setVisible(news is not None and not rounding)  # there are no epochs to show
         self._title.show_text(self._training.title)
         self._state.show_text(self._state_text(news))
-        if news is None or news.progress is not None:
-            self._view.show_progress(news.progress if news is not None else None)
+        if news is None or isinstance(news.progress, TuningProgress):
+            self._view.show_progress(news.progress if news is not None else None)  # type: ignore[arg-type]
         self._show(self._note, self._note_text(news))
         self._show(self._result, self._result_text(news))
 
@@ -94,7 +95,7 @@ class TrainingPane(QWidget):
     def _state_text(self, news: TrainingNews | None) -> str:
         state = self._training.state
         if state is None:
-            return self._ending_text()
+            return self._ending_text(news)
         if state is JobState.WAITING:
             return self.tr("waiting for other jobs")
         if state is JobState.STOPPING:
@@ -108,7 +109,7 @@ class TrainingPane(QWidget):
             if left is not None and seconds >= TIMED_AFTER:
                 parts.append(self.tr("%s left") % clock(left))
         if news is not None and news.resumed_at is not None:
-            parts.append(self.tr("taken up again after %s") % epoch_text(news.resumed_at, self.tr))
+            parts.append(self._resumed_text(news))
         return " · ".join(parts)
 
     def _place_text(self, news: TrainingNews | None) -> str:
@@ -117,15 +118,29 @@ class TrainingPane(QWidget):
         step = self.tr("step {step} of {of}").format(step=news.step, of=news.of)
         if news.progress is None:
             return self.tr("%s: pruning") % step
+        if isinstance(news.progress, RoundingProgress):
+            at, of = stand(news.progress)
+            layer = fmt.layer_name(news.progress.layer) if news.progress.layer else ""
+            place = self.tr("layer {at} of {of}").format(at=min(int(at) + 1, of), of=of)
+            return f"{place} · {layer}" if layer else place
         epoch = self.tr("epoch {at} of {of}").format(
             at=f"{news.progress.epoch:.1f}", of=news.progress.epochs
         )
         return f"{step} · {epoch}" if news.of > 1 else epoch
 
-    def _ending_text(self) -> str:
+    def _resumed_text(self, news: TrainingNews) -> str:
+        done = news.resumed_at or 0.0
+        if isinstance(news.progress, RoundingProgress):
+            return self.tr("taken up again after %s layers") % round(done)
+        return self.tr("taken up again after %s") % epoch_text(done, self.tr)
+
+    def _ending_text(self, news: TrainingNews | None) -> str:
+        rounding = news is not None and isinstance(news.progress, RoundingProgress)
         return {
             "": "",
-            "applied": self.tr("applied with the weights of the best epoch"),
+            "applied": self.tr("applied with the roundings learned so far")
+            if rounding
+            else self.tr("applied with the weights of the best epoch"),
             "no better": self.tr("no epoch was better than before: nothing was changed"),
             "stopped": self.tr("stopped; the same training will go on from here"),
             "discarded": self.tr("discarded: the model is as it was"),
@@ -135,6 +150,8 @@ class TrainingPane(QWidget):
     def _note_text(self, news: TrainingNews | None) -> str:
         if news is None:
             return ""
+        if isinstance(news.progress, RoundingProgress):
+            return f"{rounding_text(news.progress, self.tr)} {fmt.visible(news.problem)}".strip()
         told = self.tr(
             "{count} samples held out of the training split choose the best epoch; validation data "
             "are not touched."

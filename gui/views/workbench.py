@@ -21,9 +21,11 @@ from gui.views.layer_tree import LayerTreeView
 from gui.views.notes_line import NotesLine
 from gui.views.profile_page import ProfilePage
 from gui.views.recovery_panel import RecoveryPanel, RecoveryTab
+from gui.views.sensitivity_view import SensitivityView
+from gui.views.warnings_line import WarningsLine
 from gui.widgets import column, named
 
-_LAYOUT_VERSION: Final = 3
+_LAYOUT_VERSION: Final = 4
 _RIGHT, _BOTTOM = Qt.DockWidgetArea.RightDockWidgetArea, Qt.DockWidgetArea.BottomDockWidgetArea
 # Shares of the window that the docks get at first.
 _RIGHT_WIDTH, _CHART_HEIGHT, _HISTORY_HEIGHT = 0.28, 0.38, 0.17
@@ -35,6 +37,7 @@ class Workbench(QWidget):
 
     Signals:
         data_wanted: the user wants to choose validation data.
+        map_wanted: the user wants to see a map of sensitivity that is in a file.
         limit_wanted: the user wants to set the limit of the metric with that key.
         information_wanted: the user wants to read what is known of the model.
         broken_wanted: the user wants to know which samples were skipped.
@@ -44,6 +47,7 @@ class Workbench(QWidget):
     """
 
     data_wanted = Signal()
+    map_wanted = Signal()
     limit_wanted = Signal(str)
     information_wanted = Signal()
     broken_wanted = Signal()
@@ -81,12 +85,19 @@ class Workbench(QWidget):
         self._chart = self._dock("dock_energy", self.tr("Energy by layer"), self._energy, _BOTTOM)
         self._page = ProfilePage(document, selection, theme)
         self._profile = self._dock("dock_profile", self.tr("Profile"), self._page, _BOTTOM)
+        self._map = SensitivityView(document, selection, theme)
+        self._map.data_wanted.connect(self.data_wanted)
+        self._map.open_wanted.connect(self.map_wanted)
+        self._sensitivity = self._dock(
+            "dock_sensitivity", self.tr("Sensitivity"), self._map, _BOTTOM
+        )
         past = _above(HistoryView(document, theme), JobsPanel(document.jobs, theme))
         self._history = self._dock("dock_history", self.tr("History and jobs"), past, _RIGHT)
         notes = NotesLine(document, theme)
         notes.information_wanted.connect(self.information_wanted)
         layout = column(self, spacing=0)
         layout.addWidget(self._strip)
+        layout.addWidget(WarningsLine(document, theme))
         layout.addWidget(notes)
         layout.addWidget(_line())
         layout.addWidget(self._panels, 1)
@@ -98,13 +109,14 @@ class Workbench(QWidget):
 
     def show_profile(self, tab: str) -> ProfilePage:
         """Bring that view of profiling to the front, with room to be read; returns its page."""
-        self._profile.show()
-        self._profile.raise_()
-        least = round(self.height() * _PROFILE_HEIGHT)
-        if not self._profile.isFloating() and self._profile.height() < least:
-            self._panels.resizeDocks([self._profile], [least], Qt.Orientation.Vertical)
+        self._raise(self._profile)
         self._page.show_tab(tab)
         return self._page
+
+    def show_sensitivity(self) -> SensitivityView:
+        """Bring the map of what each layer can bear to the front; returns its view."""
+        self._raise(self._sensitivity)
+        return self._map
 
     def show_energy(self, view: EnergyView | None = None) -> EnergyPage:
         """Bring the energy by layer to the front, in that view; returns its page."""
@@ -146,6 +158,7 @@ class Workbench(QWidget):
         self._panels.tabifyDockWidget(self._edit, self._recover)
         self._edit.raise_()
         self._panels.tabifyDockWidget(self._chart, self._profile)
+        self._panels.tabifyDockWidget(self._profile, self._sensitivity)
         self._chart.raise_()
         width, height = self.width(), self.height()
         horizontal, vertical = Qt.Orientation.Horizontal, Qt.Orientation.Vertical
@@ -156,7 +169,16 @@ class Workbench(QWidget):
 
     @property
     def _docks(self) -> tuple[QDockWidget, ...]:
-        return self._edit, self._recover, self._chart, self._profile, self._history
+        below = self._chart, self._profile, self._sensitivity
+        return self._edit, self._recover, *below, self._history
+
+    def _raise(self, dock: QDockWidget) -> None:
+        """Bring a panel at the lower edge to the front, with room to be read."""
+        dock.show()
+        dock.raise_()
+        least = round(self.height() * _PROFILE_HEIGHT)
+        if not dock.isFloating() and dock.height() < least:
+            self._panels.resizeDocks([dock], [least], Qt.Orientation.Vertical)
 
     def _dock(self, name: str, title: str, widget: QWidget, area: Qt.DockWidgetArea) -> QDockWidget:
         dock = named(QDockWidget(title, self._panels), name)

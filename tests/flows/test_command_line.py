@@ -152,6 +152,7 @@ def test_inspect_prints_a_table_for_people() -> None:
     assert (said.code, said.err) == (main.OK, "")
     for words in ("digits_net at 1×1×8×8", "depthwise", "MACs: 2.26 M = 2,257,152 (counted"):
         assert words in said.out
+    assert re.search(r"^0 of \d+ layers quantized\.$", said.out, re.MULTILINE)
     assert "random" not in said.out
     assert "The weights are random" in run("inspect", "squeezenet1_1").out
 

@@ -39,6 +39,7 @@ from engine import (
     PruneChannels,
     PruneHeads,
     Quantity,
+    Quantize,
     Roofline,
     RooflinePoint,
     RunSettings,
@@ -47,6 +48,7 @@ from engine import (
     SourceFunction,
     SourceLine,
 )
+from gui.scanning import Scanning, ScanWish
 from gui.selection import Selection
 from gui.settings import Settings
 from gui.tasks import JobState, JobView
@@ -167,7 +169,7 @@ def pruned_snapshot() -> Snapshot:
             "parameters": 9_216, "weights": 9_216, "channels": 32, "output_shape": (1, 32, 4, 4),
         },
         "stage1.block0.conv2": {"parameters": 18_432, "weights": 18_432, "zeros": 9_216},
-        "head.fc": {"weight_bits": 8, "activation_bits": 8},
+        "head.fc": {"weight_bits": 8, "activation_bits": 8, "is_quantized": True},
         "stem.bn": {"parameters": 0, "note": "folded into stem.conv", "weight_bits": None},
     }  # fmt: skip
     layers = [
@@ -211,6 +213,10 @@ class FakeJobs(QObject):
     def __init__(self) -> None:
         super().__init__()
         self.views: tuple[JobView, ...] = ()
+        self.preview: JobView | None = None  # the one that is under way
+
+    def preview_view(self, slot: str) -> JobView | None:
+        return self.preview
 
     def jobs(self) -> tuple[JobView, ...]:
         return self.views
@@ -271,6 +277,8 @@ class FakeDocument(QObject):
         self.snapshot = snapshot
         self.refusal = ""  # while a training is under way
         self.training = FakeTraining()
+        self.scanning = Scanning(self.jobs)  # type: ignore[arg-type]
+        self.scan_refused = ""
         self.wanted: EnergySettings | None = None  # while energy is modelled under them
         self.calls: list[tuple[str, object]] = []
         self.answer: Callable[[Edit], Effect | EngineError | None] | None = effect_of
@@ -278,6 +286,7 @@ class FakeDocument(QObject):
             None
         )
         self.comparing: tuple[Callable[..., None], Callable[..., None]] | None = None
+        self.ranging: Callable[..., None] | None = None
 
     def show(self, snapshot: Snapshot, parts: Part = EVERYTHING) -> None:
         """Commit another snapshot."""
@@ -305,6 +314,18 @@ class FakeDocument(QObject):
     def stop_tuning(self, keep: bool) -> None:
         self.calls.append(("stop_tuning", keep))
 
+    def scan_refusal(self) -> str:
+        return self.scan_refused
+
+    def scan(self, wish: ScanWish) -> None:
+        self.calls.append(("scan", wish))
+
+    def stop_scan(self) -> None:
+        self.calls.append(("stop_scan", None))
+
+    def resume_scan(self) -> None:
+        self.calls.append(("resume_scan", None))
+
     def go_to(self, cursor: int) -> None:
         self.calls.append(("go_to", cursor))
 
@@ -321,6 +342,12 @@ class FakeDocument(QObject):
         self.calls.append(("preview_scores", edit))
         if self.scores is not None:
             on_scores(self.scores(edit))
+
+    def preview_ranges(
+        self, layer: LayerId, edit: Quantize | None, on_ranges: Callable[..., None]
+    ) -> None:
+        self.calls.append(("preview_ranges", (layer, edit)))
+        self.ranging = on_ranges
 
     def preview_accuracy(
         self,

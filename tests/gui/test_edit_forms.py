@@ -3,14 +3,16 @@
 from typing import Any
 
 import pytest
-from PySide6.QtCore import QCoreApplication, QEvent, Qt
+from PySide6.QtCore import QCoreApplication, QEvent, QPoint, Qt
 from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import (
     QAbstractSpinBox,
+    QCheckBox,
     QComboBox,
     QFileDialog,
     QLabel,
     QLineEdit,
+    QPushButton,
     QSpinBox,
     QToolButton,
     QWidget,
@@ -25,11 +27,20 @@ from engine import (
     PruneChannels,
     PruneHeads,
     PruneWeights,
+    Quantize,
 )
 from gui.models.edit_fields import Selected, edit_fields, useful_fields
+from gui.models.edit_hints import edit_hint
 from gui.models.edit_words import FAMILIES, choice_words, family_of, field_words
 from gui.views.edit_form import EditForm, EditForms
-from gui.views.edit_inputs import FileInput, JsonInput, PatternInput, is_object
+from gui.views.edit_inputs import (
+    BitsInput,
+    FileInput,
+    FlagInput,
+    JsonInput,
+    PatternInput,
+    is_object,
+)
 
 ONE = (LayerId("conv"),)
 TWO = (LayerId("conv"), LayerId("fc"))
@@ -41,10 +52,16 @@ FILLED: dict[str, dict[str, Any]] = {
     "mask-weights": {"path": "/masks/a.npz"},
     "prune-by-method": {"method": "own.py:Mine", "amount": 0.2, "arguments": '{"dim": 1}'},
     "factorize": {"ratio": 0.6, "form": "spatial"},
-    "quantize": {"calibration_samples": 12},
+    "quantize": {
+        "weight_bits": 3, "granularity": "group", "group_size": 64, "weight_symmetric": False,
+        "weight_observer": "percentile", "percentile": 99.5, "rounding": "gptq",
+        "activation_bits": 16, "bias_correction": False, "calibration_samples": 12,
+    },
+    "cast": {"dtype": "bfloat16"},
+    "smooth": {"strength": 0.75, "samples": 64},
     "recalibrate-norms": {"samples": 5},
     "fine-tune": {"epochs": 2, "learning_rate": 0.005, "distillation": 0.5, "device": "cuda"},
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("method", sorted(EDITS))
@@ -92,10 +109,115 @@ def test_only_what_changes_the_edit_has_a_use() -> None:
     assert "ratio" not in _useful("prune-weights", criterion="l1", of=4)
     assert _useful("factorize") == {"ratio", "form"}
     assert _useful("factorize", Selected(spatial=False)) == {"ratio"}
-    assert _useful("quantize") == {"calibration_samples"}
     assert not _useful("fold-norms") | _useful("remove-blocks")
     assert "seed" not in _useful("prune-by-method", method="L1Unstructured")
     assert "seed" in _useful("prune-by-method", method="own.py:Mine")
+
+
+def test_rounding_asks_only_for_what_its_other_settings_leave_open() -> None:
+    plain = _useful("quantize", activations="static", granularity="channel", bias_correction=True)
+    assert {"weight_bits", "activations", "rounding", "calibration_samples"} <= plain
+    assert not {"group_size", "percentile"} & plain
+    assert "group_size" in _useful("quantize", granularity="group")
+    assert "percentile" in _useful("quantize", observer="percentile")
+    assert "percentile" in _useful("quantize", weight_observer="percentile")
+    dynamic = _useful("quantize", activations="dynamic", observer="percentile")
+    assert not {"observer", "percentile", "calibration_samples"} & dynamic
+    assert {"activation_bits", "activation_symmetric"} <= dynamic
+    weights = _useful("quantize", activations="none", rounding="gptq")
+    assert "activation_bits" not in weights
+    assert "calibration_samples" in weights  # GPTQ looks at them
+    assert "calibration_samples" not in _useful("quantize", activations="none")
+    sums = _useful("quantize", Selected(weights=False), bias_correction=True)
+    assert sums == {
+        "activations", "activation_bits", "activation_symmetric", "observer", "calibration_samples",
+    }  # fmt: skip
+
+
+def test_what_is_seldom_wanted_unfolds(qtbot: QtBot) -> None:
+    form = EditForm(Quantize)
+    qtbot.addWidget(form)
+    form.show()
+    seldom: Any = form.findChild(QComboBox, "granularity")
+    more: Any = form.findChild(QToolButton, "moreOfEdit")
+    bits: Any = form.findChild(QSpinBox, "weight_bits")
+    assert bits.isVisible()
+    assert not seldom.isVisible()
+    assert more.arrowType() == Qt.ArrowType.RightArrow
+    more.click()
+    assert seldom.isVisible()
+    assert more.arrowType() == Qt.ArrowType.DownArrow
+    plain = EditForm(PruneChannels)
+    qtbot.addWidget(plain)
+    plain.show()
+    nothing: Any = plain.findChild(QToolButton, "moreOfEdit")
+    assert not nothing.isVisible()
+
+
+def test_usual_bits_are_a_click_away(qtbot: QtBot) -> None:
+    bits = BitsInput("bits", 2, 16)
+    qtbot.addWidget(bits)
+    four: Any = bits.findChild(QToolButton, "bits_4")
+    with qtbot.waitSignal(bits.changed):
+        four.click()
+    assert bits.read() == 4
+    assert four.isChecked()
+    four.click()
+    assert four.isChecked()
+    bits.write(5)
+    assert not four.isChecked()
+
+
+def test_yes_and_no_can_be_told_apart(qtbot: QtBot) -> None:
+    flag = FlagInput("flag")
+    qtbot.addWidget(flag)
+    flag.show()
+    unticked = flag.grab().toImage()
+    box: Any = flag.findChild(QCheckBox, "flag")
+    with qtbot.waitSignal(flag.changed):
+        qtbot.mouseClick(box, Qt.MouseButton.LeftButton, pos=QPoint(8, box.height() // 2))
+    assert flag.read() is True
+    assert flag.grab().toImage() != unticked
+
+
+def test_few_bits_bring_a_hint_that_can_be_followed(qtbot: QtBot) -> None:
+    form = EditForm(Quantize)
+    qtbot.addWidget(form)
+    form.show()
+    use: Any = form.findChild(QPushButton, "takeHint")
+    assert not use.isVisible()
+    form.set_values({**form.values, "weight_bits": 4, "granularity": "tensor"})
+    assert use.isVisible()
+    use.click()
+    assert not use.isVisible()
+    edit: Any = form.edit(ONE)
+    assert (edit.granularity, edit.weight_observer, edit.rounding) == ("channel", "mse", "gptq")
+    form.set_values({**form.values, "rounding": "adaround", "granularity": "group"})
+    assert not use.isVisible()  # that is as good
+
+
+def test_hints_name_what_they_change() -> None:
+    values = {
+        "weight_bits": 3, "granularity": "channel", "weight_observer": "mse", "rounding": "nearest",
+    }  # fmt: skip
+    hint = edit_hint("quantize", values)
+    assert hint is not None
+    assert hint.values == {"rounding": "gptq"}
+    assert hint.text == "With so few bits, try GPTQ."
+    assert edit_hint("quantize", {**values, "weight_bits": 5}) is None
+    assert edit_hint("cast", {"dtype": "float16"}) is None
+
+
+def test_ways_that_do_not_apply_cannot_be_chosen(qtbot: QtBot) -> None:
+    forms = EditForms()
+    qtbot.addWidget(forms)
+    forms.show_form("quantize", {"quantize": "", "smooth": "No <norm> stands before them."})
+    way: Any = forms.form("quantize").findChild(QComboBox, "way")
+    items = {way.itemData(place): way.model().item(place) for place in range(way.count())}
+    assert [one for one, item in items.items() if not item.isEnabled()] == ["smooth"]
+    assert "No &lt;norm&gt; stands" in items["smooth"].toolTip()
+    forms.show_form("quantize", {})
+    assert items["smooth"].isEnabled()
 
 
 def test_what_has_no_use_does_not_get_into_the_edit(qtbot: QtBot) -> None:
@@ -103,9 +225,9 @@ def test_what_has_no_use_does_not_get_into_the_edit(qtbot: QtBot) -> None:
     qtbot.addWidget(form)
     filled = {"ratio": 0.5, "criterion": "random", "seed": 9, "spread": "energy", "multiple": 4}
     form.set_values({**form.values, **filled})
-    form.set_layers(2, spatial=True)
+    form.set_layers(Selected(2))
     assert form.edit(TWO) == PruneChannels(TWO, 0.5, "random", "energy", 4, seed=9)
-    form.set_layers(1, spatial=True)
+    form.set_layers(Selected(1))
     form.set_values({**form.values, "criterion": "l1"})
     assert form.edit(ONE) == PruneChannels(ONE, 0.5, "l1", "layer", 4)
 
@@ -115,7 +237,7 @@ def test_by_energy_the_amount_is_what_is_saved(qtbot: QtBot) -> None:
     qtbot.addWidget(form)
     titles = [label.text() for label in form.findChildren(QLabel)]
     assert "Amount" in titles
-    form.set_layers(2, spatial=True)
+    form.set_layers(Selected(2))
     form.set_values({**form.values, "spread": "energy"})
     titles = [label.text() for label in form.findChildren(QLabel)]
     assert "Energy saved" in titles
@@ -223,7 +345,7 @@ def test_the_ways_of_a_family_lead_to_each_other(qtbot: QtBot) -> None:
         way.setCurrentIndex(way.findData("mask-weights"))
     assert wanted.args == ["mask-weights"]
     assert way.currentData() == "prune-weights"
-    assert forms.form("quantize").findChild(QComboBox, "way") is None
+    assert forms.form("fold-norms").findChild(QComboBox, "way") is None
 
 
 def test_every_kind_for_single_layers_is_in_one_family() -> None:
@@ -239,7 +361,10 @@ def test_the_bounds_of_a_field_follow_its_annotation() -> None:
     assert by_name["ratio"].open_end
     assert by_name["samples"].least == 1
     assert not {field.name: field for field in edit_fields("prune-weights")}["ratio"].open_end
-    assert [field.name for field in edit_fields("quantize")] == ["calibration_samples"]
+    rounding = {field.name: field for field in edit_fields("quantize")}
+    assert list(rounding)[:2] == ["weight_bits", "activations"]
+    assert (rounding["weight_bits"].least, rounding["weight_bits"].most) == (2, 16)
+    assert rounding["weight_symmetric"].kind == "flag"
     assert by_name["criterion"].choices[:2] == ("l1", "l2")
 
 

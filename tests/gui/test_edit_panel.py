@@ -18,16 +18,22 @@ from pytestqt.qtbot import QtBot
 
 from engine import (
     EDITS,
+    Cast,
+    Edit,
+    Effect,
     EnergySettings,
     EngineError,
+    LayerEffect,
     LayerEnergy,
     LayerId,
+    LayerTree,
     Part,
     PruneChannels,
     PruneWeights,
     Quantize,
     Snapshot,
 )
+from gui.models.effect_rows import changes_something
 from gui.selection import Selection
 from gui.theme import Theme
 from gui.views.edit_form import EditForm
@@ -335,3 +341,53 @@ def test_what_zeroed_weights_save_depends_on_the_hardware(
     qtbot.waitUntil(lambda: "Toy" in _text(panel, "effectNotes"))
     said = "counts on Toy skipping" if skips else "Toy saves no energy"
     assert said in _text(panel, "effectNotes")
+
+
+def test_what_would_change_nothing_cannot_be_applied(
+    qtbot: QtBot, panel: EditPanel, selection: Selection, fake_document: Any
+) -> None:
+    def nothing(edit: Edit) -> Effect:
+        same = {"parameters": 54_100.0, "macs": 3.02e6}
+        zeros = LayerEffect(CONV1, "chosen", "zeros", 7, 7)
+        return Effect(edit, (zeros,), same, same, ("Nothing changes.",))
+
+    fake_document.answer = nothing
+    selection.set([CONV1])
+    qtbot.waitUntil(lambda: "Nothing changes." in _text(panel, "effectNotes"))
+    assert not _apply_button(panel).isEnabled()
+    folded = LayerEffect(CONV2, "folded", "parameters", 64, 64)
+    assert changes_something(replace(nothing(PruneChannels((CONV1,), 0.0)), layers=(folded,)))
+
+
+def test_the_panel_says_why_a_layer_stays_in_float(
+    panel: EditPanel, selection: Selection, fake_document: Any, base: Snapshot
+) -> None:
+    why = "its weights are looked up"
+    layers = [
+        replace(one, methods=("prune-weights",), why_float=why) if one.id == FC else one
+        for one in base.current.tree
+    ]
+    current = replace(base.current, tree=LayerTree(layers))
+    fake_document.show(replace(base, current=current))
+    selection.set([FC])
+    assert _text(panel, "editHint") == f"Cannot be quantized: {why}."
+    off: Any = panel.findChild(QToolButton, "family_quantize")
+    assert not off.isEnabled()
+    assert why in off.toolTip()
+
+
+def test_a_way_leads_to_another_edit_of_the_family(
+    panel: EditPanel, selection: Selection, fake_document: Any, base: Snapshot
+) -> None:
+    layers = [
+        replace(one, methods=("quantize", "cast")) if one.id == CONV1 else one
+        for one in base.current.tree
+    ]
+    fake_document.show(replace(base, current=replace(base.current, tree=LayerTree(layers))))
+    selection.set([CONV1])
+    panel.choose_method("quantize")
+    way: Any = panel.form.findChild(QComboBox, "way")
+    way.setCurrentIndex(way.findData("cast"))
+    assert panel.edit == Cast((CONV1,))
+    item = way.model().item(way.findData("smooth"))
+    assert not item.isEnabled()

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from engine import (
     METRICS,
     ROOT,
+    Cast,
     Edit,
+    Equalize,
     Factorize,
     FineTune,
     FoldNorms,
@@ -26,6 +28,7 @@ from engine import (
     Quantize,
     RecalibrateNorms,
     RemoveBlocks,
+    Smooth,
 )
 from gui import format as fmt
 
@@ -131,6 +134,24 @@ def test_edits_in_words() -> None:
         == "Prune 12.5 % of weights of 2 layers (random)"
     )
     assert fmt.edit_text(Quantize((one, two))) == "Quantize 2 layers to int8"
+    few = Quantize((one,), 4, rounding="gptq")
+    assert fmt.edit_text(few) == f"Quantize {one} to int4 weights, int8 inputs (GPTQ)"
+    weights = Quantize((one,), 4, "group", activations="none")
+    assert fmt.edit_text(weights) == f"Quantize {one} to int4 weights (groups of 32)"
+    dynamic = Quantize((one,), granularity="tensor", activations="dynamic")
+    text = f"Quantize {one} to int8 weights, dynamic int8 inputs (per tensor)"
+    assert fmt.edit_text(dynamic) == text
+    assert fmt.edit_text(Cast((one, two), "bfloat16")) == "Cast 2 layers to bfloat16"
+    assert fmt.edit_text(Equalize((one,))) == f"Equalize the channels of {one}"
+    assert fmt.edit_text(Smooth((one,), 0.5)) == f"Smooth {one} by 50 %"
+    tune, told = FineTune((ROOT,), epochs=60), "12 epochs, top-1 90 % → 95 %"
+    assert fmt.done_text(tune, "", False) == "Fine-tune for 60 epochs"
+    assert fmt.done_text(tune, told, False) == f"Fine-tune: {told}"  # it was stopped
+    aware = fmt.done_text(FineTune((one,)), told, True)
+    assert aware == f"Quantization-aware training of {one}: {told}"
+    assert fmt.done_text(Quantize((one,)), "", False) == f"Quantize {one} to int8"
+    assert fmt.quantized_text((3, 12)) == "3 of 12 layers quantized"
+    assert fmt.quantized_text((0, 0)) == "no layer to quantize"
 
 
 ONE, TWO = (LayerId("head.fc"),), (LayerId("head.fc"), LayerId("stem.conv"))

@@ -11,7 +11,8 @@ from pytestqt.qtbot import QtBot
 from engine import Spread, check_hardware, hardware_fields, list_hardware, resource
 from gui import help_dialogs
 from gui.models.edit_fields import edit_fields
-from gui.models.edit_words import choice_words, family_words
+from gui.models.edit_words import FAMILIES, choice_words, family_words, field_words, way_words
+from gui.models.sensitivity_cells import reading_words
 
 
 @pytest.fixture
@@ -62,6 +63,20 @@ def test_the_page_on_pruning_names_what_the_panel_offers(parent: QWidget) -> Non
     dialog.close()
 
 
+def test_the_page_on_quantization_names_what_the_panel_offers(parent: QWidget) -> None:
+    help_dialogs.show_quantization(parent)
+    dialog = parent.findChild(QDialog, "quantization")
+    text = dialog.findChild(QTextBrowser, "quantization_page").toPlainText()
+    ways = [title for way, (title, _) in way_words(str).items() if way in FAMILIES["quantize"]]
+    first = [word.split()[0] for word in ways]  # Round, Cast, Equalize, Smooth
+    titles = [field_words("quantize", str)[name][0] for name in (
+        "weight_bits", "activations", "granularity", "rounding", "bias_correction")]  # fmt: skip
+    for name in (*first, *titles, "GPTQ", "AdaRound", "w4a8", "Quantization-aware", "VNNI"):
+        assert name.casefold() in text.casefold(), name
+    assert "|" not in text, "the tables were understood as such"
+    dialog.close()
+
+
 def test_the_example_of_ones_own_hardware_is_a_description_with_every_field() -> None:
     page = resource("help/energy.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
@@ -72,3 +87,14 @@ def test_the_example_of_ones_own_hardware_is_a_description_with_every_field() ->
         if isinstance(value, dict):
             assert set(value) - without == set(fields[name]), name
     assert set(every) == set(fields)
+
+
+def test_the_page_on_sensitivity_explains_what_the_map_shows(parent: QWidget) -> None:
+    help_dialogs.show_sensitivity(parent)
+    dialog = parent.findChild(QDialog, "sensitivity")
+    text = dialog.findChild(QTextBrowser, "sensitivity_page").toPlainText()
+    readings = [title for title, _ in reading_words(str).values() if title != "Estimate"]
+    for name in (*readings, "estimate", "All but this layer", "coupled", "Distiller", "95 %"):
+        assert name.lower() in text.lower(), name
+    assert "|" not in text, "the table was understood as one"
+    dialog.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from PySide6.QtCore import QModelIndex, Qt
@@ -11,9 +12,11 @@ from pytestqt.qtbot import QtBot
 from engine import (
     METRICS,
     ROOT,
+    Cast,
     HistoryEntry,
     LayerEnergy,
     LayerId,
+    LayerTree,
     MeasurementTable,
     ModelState,
     PruneWeights,
@@ -30,6 +33,7 @@ from gui.models.metric_bars import metric_bars
 
 CONV1 = LayerId("stage1.block0.conv1")
 CONV2 = LayerId("stage1.block0.conv2")
+FC = LayerId("head.fc")
 
 
 @pytest.fixture
@@ -140,6 +144,47 @@ def test_zeroed_weights_are_marked(pruned: Snapshot) -> None:
     edits = (*pruned.history, HistoryEntry(PruneWeights((CONV2,), 0.5), pruned.current.table))
     rows = {row.layer.id: row for row in build_rows(replace(pruned, history=edits, cursor=2))}
     assert rows[CONV2].badges == ("✂ coupled", "∅ 50 %")
+
+
+@pytest.mark.parametrize(
+    ("weights", "inputs", "badge"),
+    [(8, 8, "q8"), (4, None, "w4"), (4, 8, "w4a8"), (8, 16, "w8a16"), (None, 8, "a8")],
+)
+def test_mixed_precision_is_told_apart(
+    base: Snapshot, weights: int | None, inputs: int | None, badge: str
+) -> None:
+    changed = {"weight_bits": weights, "activation_bits": inputs, "is_quantized": True}
+    assert _badges(base, "stem.conv", **changed) == (badge,)
+    assert _badges(base, "stem", **changed) == (badge,)  # a block whose own sums are rounded
+
+
+def test_casts_say_which_type(base: Snapshot) -> None:
+    layer = LayerId("stem.conv")
+    cast = HistoryEntry(Cast((layer,), "bfloat16"), base.current.table)
+    after = replace(base, history=(cast,), cursor=1)
+    assert _badges(after, layer, weight_bits=16, activation_bits=16) == ("bf16",)
+    half = HistoryEntry(Cast((layer,)), base.current.table)
+    both = replace(base, history=(cast, half), cursor=2)
+    assert _badges(both, layer, weight_bits=16, activation_bits=16) == ("f16",)
+    assert _badges(base, layer) == ()
+
+
+def _badges(snapshot: Snapshot, path: str, **changed: Any) -> tuple[str, ...]:
+    """Of a layer that edits have changed so."""
+    layers = [replace(one, **changed) if one.id == path else one for one in snapshot.current.tree]
+    current = replace(snapshot.current, tree=LayerTree(layers))
+    rows = {row.layer.id: row for row in build_rows(replace(snapshot, current=current))}
+    return rows[LayerId(path)].badges
+
+
+def test_a_layer_says_why_it_stays_in_float(base: Snapshot) -> None:
+    why = "its <weights> are looked up"
+    layers = [replace(one, why_float=why) if one.id == FC else one for one in base.current.tree]
+    model = LayerModel()
+    model.set_snapshot(replace(base, current=replace(base.current, tree=LayerTree(layers))))
+    for column in (Column.LAYER, Column.BITS):
+        tip = model.layer_index(FC, column).data(Qt.ItemDataRole.ToolTipRole)
+        assert "Cannot be quantized: its &lt;weights&gt; are looked up" in tip
 
 
 def test_bits_of_a_container_are_a_range(model: LayerModel) -> None:

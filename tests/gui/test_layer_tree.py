@@ -10,7 +10,7 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QComboBox, QLabel, QLineEdit, QToolButton
 from pytestqt.qtbot import QtBot
 
-from engine import METRICS, LayerId, Part, Quantity, Series, Snapshot
+from engine import METRICS, LayerId, LayerTree, Part, Quantity, Series, Snapshot
 from gui.models.layer_model import Role
 from gui.models.layer_rows import Column
 from gui.selection import Selection
@@ -236,3 +236,24 @@ def test_measured_energy_has_a_column_once_it_has_been_measured(
     assert view.model.layer_index(LayerId("stem.conv"), Column.MEASURED_ENERGY).data() == "–"
     view.findChild(QLineEdit, "layerFilter").setText("measured_energy>4mJ")
     assert view.tree.model().rowCount(view.tree.model().index(0, 0)) == 1
+
+
+def test_how_many_layers_are_quantized_is_always_said(
+    qtbot: QtBot, view: LayerTreeView, fake_document: Any, base: Snapshot
+) -> None:
+    count: Any = view.findChild(QLabel, "quantizedCount")
+    quantized, of = fake_document.snapshot.current.tree.quantized_count()
+    assert quantized == 1
+    assert count.isVisible()
+    assert count.text() == f"1 of {of} layers quantized"
+    changed = {
+        CONV1: {"why_float": "its <weights> are looked up"},
+        FC: {"weight_bits": 16, "activation_bits": 16},  # cast, and no integers
+    }
+    layers = [
+        replace(one, methods=(), **changed.get(one.id, {}))  # type: ignore[arg-type]
+        for one in base.current.tree
+    ]
+    fake_document.show(replace(base, current=replace(base.current, tree=LayerTree(layers))))
+    assert count.text() == "0 of 2 layers quantized"
+    assert f"{CONV1}: its &lt;weights&gt; are looked up" in count.toolTip()

@@ -16,6 +16,7 @@ from engine import (
     Part,
     PruneChannels,
     Quantity,
+    Quantize,
     Snapshot,
 )
 from gui.models.live_accuracy import accuracy_text, can_compare, explanation, is_quick
@@ -96,8 +97,9 @@ def test_a_metric_without_single_samples_goes_by_its_intervals() -> None:
 
 def test_a_second_decides_what_goes_without_asking(small: Snapshot) -> None:
     assert can_compare(small)
-    assert is_quick(small)
-    assert not is_quick(replace(small, data=DataInfo("photos", 1, 50_000)))
+    assert is_quick(small, EDIT)
+    assert not is_quick(replace(small, data=DataInfo("photos", 1, 50_000)), EDIT)
+    assert not is_quick(small, Quantize((CONV1,), rounding="adaround"))
     assert not can_compare(replace(small, data=None))
     assert not can_compare(replace(small, model=replace(small.model, trained=False)))
     assert not can_compare(None)
@@ -118,6 +120,17 @@ def test_it_is_asked_for_by_itself_and_shown_as_it_comes_in(
     assert _text(block, "accuracyValue") == "97.8 % (96.4–99.2)"
     assert _text(block, "accuracyChange") == "▼ 1.2 pp worse"
     assert not block.grab().isNull()
+
+
+def test_what_has_to_be_learned_first_is_not_compared(
+    block: AccuracyBlock, fake_document: Any
+) -> None:
+    block.follow(Quantize((CONV1,), rounding="adaround"))
+    assert not _asked(fake_document)
+    assert not block.isVisible()
+    block.follow(Quantize((CONV1,)))
+    assert len(_asked(fake_document)) == 1
+    assert _text(block, "accuracyTitle") == "Accuracy"  # there is nothing to recover from
 
 
 def test_the_scale_only_widens(qtbot: QtBot, theme: Theme) -> None:

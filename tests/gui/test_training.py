@@ -25,12 +25,15 @@ from engine import (
     Part,
     PruneChannels,
     Quantity,
+    Quantize,
+    RoundingProgress,
     Snapshot,
     TuningProgress,
 )
 from gui import operations
 from gui.document import Document
 from gui.jobs import JobRunner
+from gui.models.tuning_curve import Pace, rounding_text, stand
 from gui.settings import Settings
 from gui.tasks import JobState
 from gui.training import GradualPruning, TrainingUnderWay
@@ -74,6 +77,22 @@ class Tuning:
         self.put_away.append("discarded")
 
 
+class Rounding(Tuning):
+    """Stands for the engine's: a quarter of a layer a slice."""
+
+    held_out = property()  # type: ignore[assignment]  # it has none
+
+    @property
+    def progress(self) -> RoundingProgress:  # type: ignore[override]
+        at = self.epoch / 4
+        return RoundingProgress(LayerId("stem.conv"), at, 9, ((0.1, 0.01), (0.9, 0.4), (1.2, 0.1)))
+
+    def step(self, job: Job, seconds: float) -> bool:
+        time.sleep(0.002)
+        self.epoch += self.epoch < self.allowed
+        return self.epoch < 36
+
+
 @dataclass
 class Session:
     """Stands for the engine's session: every commit adds an edit to the history."""
@@ -87,10 +106,11 @@ class Session:
     tunings: list[Tuning] = field(default_factory=list)
     committed: list[str] = field(default_factory=list)
 
-    def start_tuning(self, edit: FineTune, job: Job) -> Tuning:
+    def start_tuning(self, edit: Any, job: Job) -> Tuning:
         if self.problem is not None:
             raise self.problem
-        tuning = Tuning(edit, self.resumed)
+        kind = Rounding if isinstance(edit, Quantize) else Tuning
+        tuning = kind(edit, self.resumed)
         tuning.better, tuning.allowed = self.better, self.allowed
         self.tunings.append(tuning)
         return tuning
@@ -157,7 +177,8 @@ class Bench:
 
 def _epoch(document: Document) -> float:
     news = document.training.news
-    return news.progress.epoch if news is not None and news.progress is not None else -1
+    progress = news.progress if news is not None else None
+    return progress.epoch if isinstance(progress, TuningProgress) else -1
 
 
 @pytest.fixture
@@ -317,6 +338,58 @@ def test_a_refused_training_says_why(bench: Bench) -> None:
     assert bench.failed == [refusal]
     assert bench.document.training.ending == "failed"
     assert not bench.document.tuning
+
+
+ADAROUND = Quantize((LayerId("stem.conv"),), 4, rounding="adaround")
+
+
+def test_roundings_are_learned_in_the_background(bench: Bench) -> None:
+    operations.apply_edit(bench.document, ADAROUND)
+    bench.settle()
+    assert bench.session.committed == ["tuned to epoch 36"]
+    assert [one.edit for one in bench.changes[-1].snapshot.history][-1] == ADAROUND
+    assert bench.document.training.ending == "applied"
+    news = bench.document.training.news
+    assert news is not None
+    assert news.progress == RoundingProgress(
+        LayerId("stem.conv"), 9.0, 9, ((0.1, 0.01), (0.9, 0.4), (1.2, 0.1))
+    )
+    assert news.held_out == 0
+
+
+def test_other_roundings_are_applied_at_once(bench: Bench) -> None:
+    operations.apply_edit(bench.document, replace(ADAROUND, rounding="gptq"))
+    bench.settle()
+    assert bench.session.committed == ["applied"]
+    assert not bench.session.tunings
+
+
+def test_stopped_roundings_keep_the_layers_that_are_done(bench: Bench) -> None:
+    bench.session.allowed = 6
+    operations.apply_edit(bench.document, ADAROUND)
+    bench.qtbot.waitUntil(lambda: bool(bench.session.tunings))
+    bench.qtbot.waitUntil(lambda: bench.document.training.better)
+    bench.document.stop_tuning(keep=True)
+    bench.settle()
+    assert bench.session.committed == ["tuned to epoch 6"]
+    operations.apply_edit(bench.document, ADAROUND)
+    bench.qtbot.waitUntil(lambda: bench.document.training.better)
+    bench.document.stop_tuning(keep=False)
+    bench.settle()
+    assert len(bench.session.committed) == 1
+    assert bench.session.tunings[-1].put_away == ["discarded"]
+
+
+def test_what_roundings_have_won_is_told_of_whole_layers() -> None:
+    progress = RoundingProgress(
+        LayerId("stem.conv"), 2.5, 9, ((0.1, 0.01), (0.9, 0.4), (1.2, 0.1), (1.9, 0.6), (2.2, 0.0))
+    )
+    assert rounding_text(progress).startswith("Error of the layers' outputs: 50 % of that")
+    assert rounding_text(replace(progress, at=0.5)) == ""
+    assert stand(progress) == (2.5, 9)
+    pace = Pace()
+    assert pace.left(1, progress, 10.0) is None
+    assert pace.left(1, replace(progress, at=3.5), 20.0) == pytest.approx(55.0)
 
 
 def test_gradual_pruning_prunes_and_trains_in_turn(bench: Bench) -> None:
