@@ -43,10 +43,11 @@ from engine import (
     write_atomically,
 )
 from engine.child import FLAG, serve
-from gui import catalogue_text, energy_text, model_text, profile_text, system
+from gui import catalogue_text, energy_text, model_text, profile_text, sensitivity_text, system
 from gui import format as text
 from gui.models.energy_unit import UNIT_NAMES, EnergyUnit, UnitName
 from gui.recovery_options import add_recovery, recovery_of
+from gui.sensitivity_options import add_sensitivity, request_of
 
 if TYPE_CHECKING:
     from engine import DescriptionReport, Grid, Grouping, Hardware, ModelSession
@@ -134,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="FILE",
-        help="checkpoint (.safetensors) or exported program (.pt2) to write",
+        help="checkpoint (.safetensors), exported program (.pt2) or ONNX file (.onnx) to write",
     )
     _add_json(one)
 
@@ -145,9 +146,18 @@ def _parser() -> argparse.ArgumentParser:
     add_recovery(one)
     one.add_argument("--save-recipe", type=Path, metavar="FILE", help="write all edits here")
     one.add_argument(
-        "--out", type=Path, metavar="FILE", help="export to .safetensors or .pt2 as “apply” does"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="export to .safetensors, .pt2 or .onnx as “apply” does",
     )
     _add_json(one)
+
+    one = command("sensitivity", _sensitivity, "measure what each layer can bear")
+    _add_model(one)
+    _add_data(one)
+    one.add_argument("--recipe", type=Path, metavar="FILE", help="apply this recipe first")
+    add_sensitivity(one)
 
     one = command("evaluate", _evaluate, "measure accuracy and check limits")
     _add_model(one)
@@ -386,9 +396,17 @@ def _add_window_options(parser: argparse.ArgumentParser, default: str | None = N
             "python",
             "lines",
             "roofline",
+            "sensitivity",
         ),
         default=default,
         help="to be shown in the picture; those of profiling are measured for it",
+    )
+    parser.add_argument(
+        "--map",
+        type=Path,
+        metavar="FILE",
+        default=default,
+        help="a map of sensitivity for the picture of that view, which is scanned otherwise",
     )
 
 
@@ -421,6 +439,7 @@ def _window(options: argparse.Namespace) -> int:
         size,
         options.view or "",
         options.started,
+        "" if options.map is None else str(options.map),
     )
 
 
@@ -497,6 +516,33 @@ def _tune(options: argparse.Namespace) -> int:
         model_text.print_data(snapshot)
         if files:
             print(f"Wrote {', '.join(files)}.")
+    return OK
+
+
+def _sensitivity(options: argparse.Namespace) -> int:
+    session = _open(options)
+    with _progress() as job:
+        _load_data(session, options, job)
+        if options.recipe is not None:
+            session.apply_recipe(str(options.recipe), job)
+        request = request_of(options, session.default_scan(), session.snapshot.current.tree)
+        scan = session.start_scan(request, job)
+        try:
+            while scan.step(job):
+                pass
+        finally:  # interrupted, it goes on from here the next time
+            scan.pause()
+    files = {form: getattr(options, form) for form in engine.SENSITIVITY_FORMATS}
+    wanted = {form: path for form, path in files.items() if path is not None}
+    for form, path in wanted.items():
+        engine.save_sensitivity(str(path), scan.progress, form)
+    sensitivity_text.Printer(_terminal_width()).map(scan.progress)
+    if scan.problem:
+        print(model_text.one_line(scan.problem))
+    if not session.snapshot.model.trained:
+        print("The weights are random: the map means nothing.")
+    if wanted:
+        print(f"Wrote {', '.join(map(str, wanted.values()))}.")
     return OK
 
 
@@ -947,11 +993,12 @@ def _with_runs(needed: ConsentNeeded) -> EngineError:
 
 
 def _export_format(path: Path) -> Any:
-    formats = {".safetensors": "checkpoint", ".pt2": "program"}
+    formats = {".safetensors": "checkpoint", ".pt2": "program", ".onnx": "onnx"}
     suffix = path.suffix.lower()
     if suffix not in formats:
         raise EngineError(
-            f"“{path}” has no suffix that names a format.", "End it in .safetensors or .pt2."
+            f"“{path}” has no suffix that names a format.",
+            "End it in .safetensors, .pt2 or .onnx.",
         )
     return formats[suffix]
 
