@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from engine.profiling.energy import energy_counters as energy_counters
     from engine.recovery.schedules import ScheduleKind as ScheduleKind
     from engine.recovery.schedules import schedule as schedule
+    from engine.recovery.rounding import Rounding as Rounding
     from engine.recovery.tuning import Tuning as Tuning
     from engine.requests import DTYPES as DTYPES
     from engine.requests import METRIC_NAMES as METRIC_NAMES
@@ -111,6 +112,16 @@ if TYPE_CHECKING:
     from engine.sensitivities import Direction as Direction
     from engine.sensitivities import ScanRequest as ScanRequest
     from engine.sensitivities import SensitivityMap as SensitivityMap
+    from engine.sensitivities import setting_name as setting_name
+    from engine.sensitivity.files import SENSITIVITY_FORMATS as SENSITIVITY_FORMATS
+    from engine.sensitivity.files import SensitivityFormat as SensitivityFormat
+    from engine.sensitivity.files import read_sensitivity as read_sensitivity
+    from engine.sensitivity.files import save_sensitivity as save_sensitivity
+    from engine.sensitivity.scanning import Scan as Scan
+    from engine.sensitivity.settings import activations_setting as activations_setting
+    from engine.sensitivity.settings import bits_setting as bits_setting
+    from engine.sensitivity.settings import channels_setting as channels_setting
+    from engine.sensitivity.settings import weights_setting as weights_setting
     from engine.session import ModelSession as ModelSession
     from engine.session import open_model as open_model
     from engine.sources.catalogue import catalogue_entries as catalogue_entries
@@ -127,6 +138,7 @@ if TYPE_CHECKING:
     from engine.state import ModelInfo as ModelInfo
     from engine.state import ModelState as ModelState
     from engine.state import Part as Part
+    from engine.state import RoundingProgress as RoundingProgress
     from engine.state import SamplePreview as SamplePreview
     from engine.state import Snapshot as Snapshot
     from engine.state import TuningProgress as TuningProgress
@@ -166,7 +178,16 @@ _PUBLIC = {
         "Series", "overhead_of",
     ),
     "engine.resources": ("resource",),
-    "engine.sensitivities": ("Cell", "Direction", "ScanRequest", "SensitivityMap"),
+    "engine.sensitivities": (
+        "Cell", "Direction", "ScanRequest", "SensitivityMap", "setting_name",
+    ),
+    "engine.sensitivity.files": (
+        "SENSITIVITY_FORMATS", "SensitivityFormat", "read_sensitivity", "save_sensitivity",
+    ),
+    "engine.sensitivity.scanning": ("Scan",),
+    "engine.sensitivity.settings": (
+        "activations_setting", "bits_setting", "channels_setting", "weights_setting",
+    ),
     "engine.session": ("ModelSession", "open_model"),
     "engine.catalogue": ("CatalogueCost", "CatalogueEntry", "pareto_front"),
     "engine.profiles": (
@@ -176,6 +197,7 @@ _PUBLIC = {
     "engine.profiling.devices": ("devices",),
     "engine.profiling.energy": ("energy_counters",),
     "engine.recovery.schedules": ("ScheduleKind", "schedule"),
+    "engine.recovery.rounding": ("Rounding",),
     "engine.recovery.tuning": ("Tuning",),
     "engine.requests": (
         "DTYPES", "METRIC_NAMES", "Candidate", "DataRequest", "InputSpec", "OpenRequest",
@@ -184,8 +206,8 @@ _PUBLIC = {
     "engine.state": (
         "ActivationRange", "Change", "ChannelScores", "Comparison", "DataInfo", "Effect",
         "ExportReport", "HistoryEntry",
-        "LayerEffect", "LimitStatus", "ModelInfo", "ModelState", "Part", "SamplePreview",
-        "Snapshot", "TuningProgress",
+        "LayerEffect", "LimitStatus", "ModelInfo", "ModelState", "Part",
+        "RoundingProgress", "SamplePreview", "Snapshot", "TuningProgress",
     ),
     "engine.user_code": ("FunctionName", "allow_here"),
 }  # fmt: skip

@@ -309,7 +309,10 @@ class RecalibrateNorms:
 
 @dataclass(frozen=True)
 class FineTune:
-    """Train the layers on the training split; masks and integer weights stay as they are.
+    """Train the layers on the training split; masks stay as they are.
+
+    Layers that round are trained through their rounding (quantization-aware training, Jacob et
+    al., 2018), on the grids that they have.
 
     Attributes:
         layers: what is trained, with everything below; the root for all.

@@ -23,6 +23,7 @@
     │   └── CounterUnavailable   no counter of energy can be read
     ├── HardwareUnreadable   the file is not a description of hardware
     ├── DescriptionUnreadable  the file is not a network description
+    ├── SensitivityUnreadable  the file is not a map of sensitivity
     ├── ChildFailed          a child process ended without an answer
     └── OutOfMemory          memory ran out, nothing was changed
 
@@ -196,6 +197,12 @@ class DescriptionUnreadable(EngineError):
     """The file is not a network description; the message names the line and the field."""
 
     remedy = "Give one layer a line, 25 comma-separated fields each, as the MIT energy tool takes."
+
+
+class SensitivityUnreadable(EngineError):
+    """The file is not a map of sensitivity; the message names the line or the field."""
+
+    remedy = "Open a map that Secateur saved as JSON, or a sensitivity CSV as Distiller writes it."
 
 
 class ChildFailed(EngineError):

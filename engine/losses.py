@@ -19,12 +19,35 @@ def loss_of(data: DataSet) -> Loss:
     """Cross entropy over classes, of each sample or of each pixel with a label that counts."""
 
     def loss(outputs: Any, targets: Tensor) -> Tensor:
-        scores = first_result(outputs)
-        if not isinstance(scores, Tensor) or scores.dim() != targets.dim() + 1:
-            raise DataSetMismatch(
-                f"The model gives no score for each class of {data.name}, which training needs.",
-                "Choose data of the model's own task.",
-            )
-        return cross_entropy(scores, targets, ignore_index=IGNORED if targets.dim() == 3 else -100)
+        scores = _scores(outputs, targets, data)
+        return cross_entropy(scores, targets, ignore_index=_ignored(targets))
 
     return loss
+
+
+def sample_losses(outputs: Any, targets: Tensor, data: DataSet) -> Tensor:
+    """The same loss of each sample by itself, float64 (N,); of pixels the mean over those counted.
+
+    Raises:
+        DataSetMismatch: the model gives no score for each class.
+    """
+    scores = _scores(outputs, targets, data).double()
+    losses = cross_entropy(scores, targets, ignore_index=_ignored(targets), reduction="none")
+    if losses.dim() == 1:
+        return losses
+    counted = (targets != IGNORED).flatten(1).sum(1)
+    return losses.flatten(1).sum(1) / counted
+
+
+def _scores(outputs: Any, targets: Tensor, data: DataSet) -> Tensor:
+    scores = first_result(outputs)
+    if not isinstance(scores, Tensor) or scores.dim() != targets.dim() + 1:
+        raise DataSetMismatch(
+            f"The model gives no score for each class of {data.name}, which its loss needs.",
+            "Choose data of the model's own task.",
+        )
+    return scores
+
+
+def _ignored(targets: Tensor) -> int:
+    return IGNORED if targets.dim() == 3 else -100

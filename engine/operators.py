@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from math import prod
+from typing import Literal
 
 from engine.layers import LayerId
 
@@ -97,6 +98,22 @@ class Operator:
         return tuple(use for use in self.inputs if not use.weight)
 
 
+@dataclass(frozen=True, slots=True)
+class OwnOperator:
+    """An addition of two tensors or a product of two, as the code of a layer itself calls it.
+
+    Attributes:
+        name: ``add`` or ``matmul``; fused attention is two products.
+        takes_activations: whether both operands come from the sample, and for an addition have
+            one shape.
+        in_place: whether it is written into its first operand.
+    """
+
+    name: Literal["add", "matmul"]
+    takes_activations: bool
+    in_place: bool = False
+
+
 ADDITIONS = frozenset({"aten.add", "aten.add_"})
 """Operators that add two tensors."""
 _CARRYING = frozenset(
@@ -178,6 +195,19 @@ class OperatorTable:
             for use in (*operator.inputs, *operator.outputs)
             if use.number not in self._roots
         }
+
+    @cached_property
+    def _readers_of(self) -> dict[str, set[LayerId]]:
+        found: dict[str, set[LayerId]] = {}
+        for operator in self._operators:
+            for use in operator.inputs:
+                if use.name:
+                    found.setdefault(use.name, set()).add(operator.layer)
+        return found
+
+    def layers_reading(self, name: str) -> frozenset[LayerId]:
+        """Layers whose own operators read the parameter or buffer of that name."""
+        return frozenset(self._readers_of.get(name, ()))
 
     def is_repeated(self, use: TensorUse) -> bool:
         """Whether a value is a smaller one seen several times over (expanded)."""

@@ -11,22 +11,25 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from engine.bit_packing import bits_of_integers
 from engine.datasets import DataSet, load_data, preview
-from engine.editing import Subject, carried_out, handler_of, look_at, weight_zeros
+from engine.editing import Subject, carried_out, checked, handler_of, look_at, weight_zeros
 from engine.edits import (
     ON_SHAPES,
     AppliedEdit,
     Edit,
     FineTune,
+    LayersQuantized,
     MaskWeights,
     PruneByMethod,
     PruneChannels,
     PruneHeads,
+    Quantize,
     Retrained,
     before_recovery,
     reads_weights,
@@ -47,7 +50,6 @@ from engine.errors import (
     is_out_of_memory,
 )
 from engine.evaluate import Evaluator
-from engine.export.checkpoint import export_checkpoint
 from engine.job import Cancelled, Job
 from engine.layers import LayerId, LayerTree
 from engine.lazy import resolve
@@ -77,7 +79,10 @@ from engine.profiling.running import AS_IT_IS
 from engine.profiling.source_lines import profile_lines
 from engine.profiling.zeros import measure_zeros
 from engine.pruning.importance import channel_scores
+from engine.quantization.calibration import forget
+from engine.quantization.ranges import activation_ranges
 from engine.recipe import Recipe, read_recipe, write_recipe
+from engine.recovery.rounding import Rounding
 from engine.recovery.schedules import (
     Scheduled,
     ScheduleKind,
@@ -88,10 +93,14 @@ from engine.recovery.schedules import (
 from engine.recovery.tuning import Tuning
 from engine.requests import DataRequest, OpenRequest, RunSettings
 from engine.scoring import mcnemar
+from engine.sensitivities import ScanRequest
+from engine.sensitivity.scanning import Scan
+from engine.sensitivity.settings import usual_settings
 from engine.sharing import fingerprint, tensors_of, unshared_bytes
 from engine.sources.opened import OpenedModel
 from engine.sources.opening import open_source
 from engine.state import (
+    ActivationRange,
     Change,
     ChannelScores,
     Comparison,
@@ -107,7 +116,12 @@ from engine.state import (
     Snapshot,
 )
 
-Format = Literal["checkpoint", "program"]
+Format = Literal["checkpoint", "program", "onnx"]
+_EXPORTS: dict[Format, str] = {
+    "checkpoint": "engine.export.checkpoint:export_checkpoint",
+    "program": "engine.export.program:export_program",
+    "onnx": "engine.export.onnx_file:export_onnx",
+}
 Values = Mapping[OperatorKey, tuple[float, ...]]
 _BASE_ID = "base"
 _OF_FILES = (MaskWeights, PruneByMethod)
@@ -177,7 +191,8 @@ class ModelSession:
         self._run_under: dict[str, RunSettings] = {}  # by metric
         self._judge: Evaluator | None = None
         self._tried: dict[tuple[str, Edit], Subject] = {}  # by state and edit, not applied
-        self._tunings = WeakKeyDictionary[Tuning, str]()  # by the state that they started from
+        # By the state that they started from.
+        self._tunings = WeakKeyDictionary[Tuning | Rounding, str]()
 
     # -- what there is
 
@@ -203,6 +218,7 @@ class ModelSession:
                 self._tables.get(self._id(at), MeasurementTable()),
                 before_recovery(requests[:at]),
                 one.decision.told if isinstance(one.decision, Retrained) else "",
+                one.decision.warnings if isinstance(one.decision, LayersQuantized) else (),
             )
             for at, one in enumerate(self._edits, start=1)
         )
@@ -245,8 +261,9 @@ class ModelSession:
             )
             effects = tuple(_with_role(effect, edit) for effect in handler.effects(draft, subject))
             before = self._tables[self._id(self._cursor)]
-            notes = handler.notes(draft, subject)
-            return Effect(edit, effects, _totals(before), _totals(after), notes)
+            warnings = draft.warnings if isinstance(draft, LayersQuantized) else ()
+            notes = tuple(one for one in handler.notes(draft, subject) if one not in warnings)
+            return Effect(edit, effects, _totals(before), _totals(after), notes, warnings)
 
     def channel_scores(self, edit: PruneChannels | PruneHeads, job: Job) -> ChannelScores:
         """How much each output channel, or head, of the edit's one layer matters.
@@ -259,6 +276,34 @@ class ModelSession:
             self._check_layers(edit, subject)
             return channel_scores(edit, subject, job)
 
+    def activation_ranges(
+        self, layer: LayerId, edit: Quantize | None, job: Job
+    ) -> tuple[ActivationRange, ...]:
+        """What a layer reads on training samples, with the grid that the edit would lay over it.
+
+        Calibrates the current state if that has not been done for these data.
+
+        Args:
+            edit: None: the grid is the one on which the layer rounds already, if it does.
+
+        Raises:
+            EditRefused: there is no such layer, or some values are not finite.
+            ProfilingFailed: the model has no weights.
+        """
+        subject = self._subject(self._cursor)
+        if layer not in subject.tree:
+            raise EditRefused(f"The model has no layer “{layer}”.")
+        _check_weights(subject, ProfilingFailed)
+        samples = (edit or self._quantizing(layer)).calibration_samples
+        with _foreign_errors_named():
+            return activation_ranges(layer, edit, samples, subject, job)
+
+    def _quantizing(self, layer: LayerId) -> Quantize:
+        """The edit that quantized a layer, or one as it would by default."""
+        applied = (one.request for one in reversed(self._edits[: self._cursor]))
+        quantizing = (one for one in applied if isinstance(one, Quantize) and layer in one.layers)
+        return next(quantizing, Quantize((layer,)))
+
     def apply(self, edit: Edit, job: Job) -> Change:
         """Apply the edit to the current state; undone edits behind it are dropped.
 
@@ -270,7 +315,7 @@ class ModelSession:
             subject = self._to_edit()
             self._check_layers(edit, subject)
             decision = handler_of(edit).decide(edit, subject, job)
-            return self._commit((AppliedEdit(edit, decision),), job)
+            return self._commit((checked(AppliedEdit(edit, decision), subject, job),), job)
 
     def apply_schedule(
         self, edit: Scheduled, kind: ScheduleKind, steps: int, tune: FineTune | None, job: Job
@@ -330,24 +375,35 @@ class ModelSession:
         )
         return replace(step, ratio=ratio_of_left(share, at_first, left)) if left else step
 
-    def start_tuning(self, edit: FineTune, job: Job) -> Tuning:
-        """Make ready to fine-tune the current state in slices; changes nothing.
+    @overload
+    def start_tuning(self, edit: FineTune, job: Job) -> Tuning: ...
 
-        What :meth:`apply` does in one go: :meth:`Tuning.step` does a part of it, on a copy, and
-        :meth:`commit_tuning` makes an edit of the best weights so far, at any time.
+    @overload
+    def start_tuning(self, edit: Quantize, job: Job) -> Rounding: ...
+
+    def start_tuning(self, edit: FineTune | Quantize, job: Job) -> Tuning | Rounding:
+        """Make ready to fine-tune the current state in slices, or to learn roundings of it so.
+
+        Changes nothing. What :meth:`apply` does in one go: :meth:`Tuning.step` does a part of it,
+        on a copy, and :meth:`commit_tuning` makes an edit of the best so far, at any time.
 
         Raises:
-            EditRefused: it cannot be trained so.
+            EditRefused: it cannot be trained, or quantized, so.
         """
         with _foreign_errors_named():
             subject = self._to_edit()
             self._check_layers(edit, subject)
-            tuning = Tuning(edit, subject, job)
+            tuning = (
+                Tuning(edit, subject, job)
+                if isinstance(edit, FineTune)
+                else Rounding(edit, subject, job)
+            )
         self._tunings[tuning] = self._id(self._cursor)
         return tuning
 
-    def commit_tuning(self, tuning: Tuning, job: Job) -> Change:
-        """Apply a fine-tuning with its best weights so far; what is kept of it on disk goes.
+    def commit_tuning(self, tuning: Tuning | Rounding, job: Job) -> Change:
+        """Apply a fine-tuning with its best weights so far, or roundings as far as they are
+        learned; what is kept on disk goes.
 
         Raises:
             EditRefused: the current state is no longer the one that it started from.
@@ -359,9 +415,33 @@ class ModelSession:
                 "Go back to the state it started from (in the history), and apply it there.",
             )
         with _foreign_errors_named():
-            change = self._commit((tuning.finish(),), job)
+            found = checked(tuning.finish(), self._subject(self._cursor), job)
+            change = self._commit((found,), job)
         tuning.discard()
         return change
+
+    def default_scan(self) -> ScanRequest:
+        """A dozen settings that tell layers apart, for the current state."""
+        return ScanRequest(usual_settings(self._subject(self._cursor).tree))
+
+    def start_scan(self, request: ScanRequest, job: Job) -> Scan:
+        """Make ready to measure what each layer of the current state can bear; changes nothing.
+
+        Raises:
+            DataSetNotFound: no data set is chosen.
+            ProfilingFailed: the model has no weights.
+            EditRefused: no setting can be applied to any of the layers.
+            DataSetMismatch, DataSetUnreadable: the model and its data do not go together.
+        """
+        if self._data is None:
+            raise DataSetNotFound(f"No data set is chosen for {self._opened.info.name}.")
+        with _foreign_errors_named():
+            subject = self._to_edit()
+            _check_weights(subject, ProfilingFailed)
+            for layer in request.layers:
+                if layer not in subject.tree:
+                    raise EditRefused(f"The model has no layer “{layer}”.")
+            return Scan(request, subject, self._data, job, self._id(self._cursor))
 
     def undo(self, job: Job) -> Change:
         """Go one edit back."""
@@ -413,6 +493,8 @@ class ModelSession:
             dense = self._all_modelled(self._energy, {}, job) if self._values else None
         self._data = data
         self._tried.clear()
+        for one in self._kept.values():
+            forget(one)
         self._kept = {id_: replace(one, data=data) for id_, one in self._kept.items()}
         self._tables = {id_: table.without(ACCURACY.key) for id_, table in self._tables.items()}
         if dense is not None:
@@ -641,11 +723,7 @@ class ModelSession:
         Raises:
             ExportFailed: nothing is left at ``path`` but what was there before.
         """
-        write = (
-            export_checkpoint
-            if format == "checkpoint"
-            else resolve("engine.export.program:export_program")
-        )
+        write = resolve(_EXPORTS[format])
         with _foreign_errors_named():
             subject = self._subject(self._cursor)
             _check_weights(subject, ExportFailed)
@@ -918,6 +996,7 @@ def _counted(subject: Subject, batch: int) -> MeasurementTable:
     unruled = subject.trace.operators.unattributed()
     held = _HELD_SHAPES if subject.trace.ran == "real" else {}
     sizes: dict[LayerId, int] = {}
+    packed_bits = bits_of_integers(subject.model)
     stored = {
         id(tensor): (name, tensor)
         for name, tensor in reversed(subject.model.state_dict(keep_vars=True).items())
@@ -925,9 +1004,9 @@ def _counted(subject: Subject, batch: int) -> MeasurementTable:
     for name, tensor in reversed(stored.values()):
         layer = LayerId(name.rpartition(".")[0])
         stated = tensor.is_meta and tensor.is_floating_point()
-        bits = subject.tree[layer].weight_bits if stated else None
-        size = tensor.numel() * tensor.itemsize if bits is None else ceil(tensor.numel() * bits / 8)
-        sizes[layer] = sizes.get(layer, 0) + size
+        few = subject.tree[layer].weight_bits if stated else packed_bits.get(name)
+        bits = few or tensor.itemsize * 8
+        sizes[layer] = sizes.get(layer, 0) + ceil(tensor.numel() * bits / 8)
     return MeasurementTable(
         (
             Series(PARAMETERS, _sum(parameters), parameters),

@@ -117,12 +117,14 @@ class HistoryEntry:
     Attributes:
         before_recovery: whether that state is pruned and has not been recovered since.
         told: what came of training or measuring, in a phrase; "" for other edits.
+        warnings: what was found wrong with its result, in plain sentences.
     """
 
     edit: Edit
     table: MeasurementTable
     before_recovery: bool = False
     told: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ class LayerEffect:
     role: Literal["chosen", "coupled", "folded"]
     quantity: Literal[
         "output channels", "input channels", "zeros", "weight bits", "values retrained",
-        "heads", "rank", "parameters",
+        "heads", "rank", "parameters", "input bits", "channels scaled",
     ]  # fmt: skip
     before: int
     after: int
@@ -233,6 +235,7 @@ class Effect:
     Attributes:
         before, after: totals by metric key (parameters, macs, energy, size).
         notes: what the engineer must know, in plain sentences.
+        warnings: what is likely to go wrong, each with its remedy.
     """
 
     edit: Edit
@@ -240,6 +243,7 @@ class Effect:
     before: Mapping[str, float]
     after: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -301,3 +305,20 @@ class TuningProgress:
     losses: tuple[tuple[float, float], ...]
     accuracies: tuple[tuple[float, Quantity], ...]
     best: int
+
+
+@dataclass(frozen=True)
+class RoundingProgress:
+    """How the learning of roundings goes.
+
+    Attributes:
+        layer: which is being rounded; "" while samples go through the model.
+        at: layers done, with the share of the running one.
+        losses: (layers done, error of the layer's output over that of the nearest integers)
+            points.
+    """
+
+    layer: LayerId
+    at: float
+    of: int
+    losses: tuple[tuple[float, float], ...] = ()

@@ -20,6 +20,7 @@ from engine.errors import ProfilingFailed, is_out_of_memory
 from engine.integer_layers import is_quantized
 from engine.layers import ROOT, LayerId
 from engine.requests import RunSettings
+from engine.rounded_operators import RoundedOperators
 from engine.sharing import share, share_for_running, tensors_of
 from engine.tracing import batch_of, batched
 
@@ -342,7 +343,7 @@ def _prepared(
             f"A model cannot be run in {settings.dtype}.", f"Choose {', '.join(_DTYPES)}."
         )
     dtype = _DTYPES.get(settings.dtype)
-    if any(is_quantized(module) for module in model.modules()):
+    if any(map(_is_rounded, model.modules())):
         _check_integers(settings)
     if any(tensor.is_meta for _, tensor in tensors_of(model)):
         raise ProfilingFailed(
@@ -409,10 +410,14 @@ def _conditions(
         conditions["autocast"] = _plain(_autocast_dtype(device))
     conditions["pass"] = "forward and backward" if settings.backward else "forward"
     conditions["torch"] = torch.__version__
-    integers = sum(is_quantized(module) for module in model.modules())
+    integers = sum(map(_is_rounded, model.modules()))
     if integers:
         conditions["int8"] = f"{integers} layers simulated in floating point"
     return conditions
+
+
+def _is_rounded(module: nn.Module) -> bool:
+    return is_quantized(module) or isinstance(module, RoundedOperators)
 
 
 def _name_of(device: torch.device) -> str:

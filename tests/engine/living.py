@@ -15,14 +15,14 @@ from engine.sharing import tensors_of
 
 
 @torch.no_grad()
-def alive(model: nn.Module, seed: int = 1) -> nn.Module:
-    """The model in float64, in evaluation mode, every weight and statistic drawn anew.
+def alive(model: nn.Module, seed: int = 1, dtype: torch.dtype = torch.double) -> nn.Module:
+    """The model in evaluation mode, every weight and statistic drawn anew.
 
     Products keep their scale, so that hundreds of layers neither swell nor die out; norms, layer
     scales and position embeddings get values of their own for each channel.
     """
     generator = torch.Generator().manual_seed(seed)
-    model = model.double().eval()
+    model = model.to(dtype).eval()
     products = {
         name + "weight": module
         for name, module in ((f"{name}.".lstrip("."), one) for name, one in model.named_modules())

@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine.edits import ChannelSlice
 from engine.pruning.coupling import Coupling, Group
-from engine.pruning.shrinking import masked, shrink
+from engine.pruning.law import masked
+from engine.pruning.shrinking import shrink
 from engine.sharing import share
 from engine.tracing import plain_kernels, trace
 from tests.engine.living import floats

@@ -13,6 +13,8 @@ ROOT = Path(engine.__file__).resolve().parent.parent
 HEAVY = {"torch", "torchvision", "torchao", "torch_pruning", "sklearn", "PySide6", "pyqtgraph"}
 NEED_TORCH = {
     "ModelSession",
+    "Scan",
+    "Rounding",
     "Tuning",
     "catalogue_entries",
     "devices",
