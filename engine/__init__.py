@@ -95,9 +95,9 @@ if TYPE_CHECKING:
     from engine.profiles import SourceLine as SourceLine
     from engine.profiling.devices import devices as devices
     from engine.profiling.energy import energy_counters as energy_counters
+    from engine.recovery.rounding import Rounding as Rounding
     from engine.recovery.schedules import ScheduleKind as ScheduleKind
     from engine.recovery.schedules import schedule as schedule
-    from engine.recovery.rounding import Rounding as Rounding
     from engine.recovery.tuning import Tuning as Tuning
     from engine.requests import DTYPES as DTYPES
     from engine.requests import METRIC_NAMES as METRIC_NAMES

@@ -278,8 +278,10 @@ def _zeros(tensor: Tensor, holder: nn.Module) -> int:
         return 0
     version, zeros = _zeros_of.get(tensor, (-1, 0))
     if version != tensor._version:
-        integers = isinstance(holder, IntegerWeights) and tensor is holder.weight
-        zeros = holder.zeros() if integers else tensor.numel() - int(torch.count_nonzero(tensor))
+        if isinstance(holder, IntegerWeights) and tensor is holder.weight:
+            zeros = holder.zeros()
+        else:
+            zeros = tensor.numel() - int(torch.count_nonzero(tensor))
         _zeros_of[tensor] = (tensor._version, zeros)
     return zeros
 

@@ -104,6 +104,7 @@ class MainWindow(QMainWindow):
         document.recipe_saved.connect(self._tell_saved)
         document.description_saved.connect(self._tell_described)
         document.map_saved.connect(self._tell_map_saved)
+        document.scanning.opened.connect(self.show_sensitivity)
         document.unmeasured.connect(self._tell_unmeasured)
         if not quiet:
             document.failed.connect(partial(errors.show_error, self))

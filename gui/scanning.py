@@ -60,9 +60,11 @@ class Scanning(QObject):
 
     Signals:
         changed: a scan was started, paused or ended, or got further; or a map was filed.
+        opened: a map was read from a file: the map, and the file's name.
     """
 
     changed = Signal()
+    opened = Signal(object, str)
 
     def __init__(self, jobs: JobRunner, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -73,7 +75,6 @@ class Scanning(QObject):
         self._wishes: dict[tuple[str, Direction], ScanWish] = {}
         self._maps: dict[tuple[str, Direction], SensitivityMap] = {}
         self._newest: dict[Direction, SensitivityMap] = {}
-        self._names: dict[tuple[str, Direction], str] = {}  # of files
         self._ending: Ending = ""
         self._forgotten = 0  # how often; what comes of a scan before that is of another model
         jobs.jobs_changed.connect(self._follow)
@@ -111,21 +112,18 @@ class Scanning(QObject):
         """The map of that direction that was filed or renewed last, whatever its state."""
         return self._newest.get(direction)
 
-    def file_of(self, found: SensitivityMap) -> str:
-        """Name of the file that a map was read from; "" for one that was scanned here."""
-        return self._names.get((found.state, found.direction), "")
-
     def wish_of(self, state: str, direction: Direction) -> ScanWish | None:
         """What that map was asked for; None for one that was read from a file."""
         return self._wishes.get((state, direction))
 
     def file(self, found: SensitivityMap, name: str) -> None:
-        """Keep a map that was read from a file, in place of an earlier one of its state."""
+        """Keep a map that was read from a file; one that was scanned of its state stays."""
         key = found.state, found.direction
-        self._wishes.pop(key, None)
-        self._names[key] = name
-        self._keep(found)
+        if key not in self._wishes:
+            self._maps[key] = found
+        self._newest[found.direction] = found
         self.changed.emit()
+        self.opened.emit(found, name)
 
     def start(
         self,
@@ -151,8 +149,8 @@ class Scanning(QObject):
         def take(found: SensitivityMap) -> None:
             if turn == self._forgotten:
                 self._wishes[found.state, found.direction] = wish
-                self._names.pop((found.state, found.direction), None)
-                self._keep(found)
+                self._maps[found.state, found.direction] = found
+                self._newest[found.direction] = found
                 self.changed.emit()
 
         def done(found: SensitivityMap) -> None:
@@ -188,14 +186,10 @@ class Scanning(QObject):
         """Another model or other data are open: end the scan, and drop the maps."""
         self.stop()
         self._forgotten += 1
-        for kept in (self._maps, self._wishes, self._names, self._newest):
+        for kept in (self._maps, self._wishes, self._newest):
             kept.clear()
         self._wish, self._ending = None, ""
         self.changed.emit()
-
-    def _keep(self, found: SensitivityMap) -> None:
-        self._maps[found.state, found.direction] = found
-        self._newest[found.direction] = found
 
     def _follow(self) -> None:
         view = self.view

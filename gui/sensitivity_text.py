@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from engine import Cell, LayerId, SensitivityMap
 from gui import format as fmt
 from gui.model_text import one_line
+from gui.models.sensitivity_cells import CONFIDENCE
 from gui.models.sensitivity_columns import columns, group_words
 from gui.models.sensitivity_words import map_text
 
 _WIDTH = 1000  # into a file nothing is folded or cut
 _UNSURE = "?"
-_SIGMAS = 2.0
+_MOST_REFUSALS = 8
 
 
 class Printer:
@@ -50,7 +51,7 @@ def cell_text(cell: Cell) -> str:
         return fmt.ABSENT
     if cell.rise is None:
         return "" if cell.estimate is None else f"≈{fmt.loss(cell.estimate)}"
-    unsure = cell.error is not None and 0 < abs(cell.rise) <= _SIGMAS * cell.error
+    unsure = cell.error is not None and 0 < abs(cell.rise) <= CONFIDENCE * cell.error
     return f"{fmt.loss(cell.rise)}{_UNSURE if unsure else ''}"
 
 
@@ -70,11 +71,14 @@ def _legend(found: SensitivityMap) -> Iterator[str]:
     if found.direction == "all but this":
         yield "A cell is what the layer's change adds when all others are changed as well."
     if any(cell_text(one).endswith(_UNSURE) for one in cells):
-        yield f"{_UNSURE} within two standard errors of none"
+        yield f"{_UNSURE} cannot be told from zero: the 95 % interval holds it"
     if any(cell_text(one).startswith("≈") for one in cells):
         yield "≈ estimated from gradients"
     for row in found.rows:
         if len(row) > 1:
             yield f"{_row_name(row)}: changed with {', '.join(map(fmt.layer_name, row[1:]))}"
-    for refusal in dict.fromkeys(one.refusal for one in cells if one.refusal):
+    refusals = list(dict.fromkeys(one.refusal for one in cells if one.refusal))
+    for refusal in refusals[:_MOST_REFUSALS]:
         yield f"{fmt.ABSENT} {refusal}"
+    if len(refusals) > _MOST_REFUSALS:
+        yield f"… and {len(refusals) - _MOST_REFUSALS} more reasons, which --csv has all"

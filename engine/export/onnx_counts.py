@@ -79,7 +79,7 @@ def in_words(counts: tuple[Products, Products]) -> str:
     if not reasons or set(reasons) == {_FLOAT}:
         return told
     others = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return f"{told} In float run {others}."
+    return f"{told} In float: {others}."
 
 
 class _Graph:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -202,11 +202,7 @@ def serialized(graph: "ir.Model") -> bytes:
 
 
 def reopen(payload: dict[str, Any]) -> str:
-    """Check the file, run it with ONNX Runtime, and answer with its outputs; what runs in integers,
-    in words.
-    """
-    import onnx
-
+    """Check the file, run it with ONNX Runtime, answer with its outputs; what runs in integers."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -214,23 +210,32 @@ def reopen(payload: dict[str, Any]) -> str:
             "ONNX Runtime, which checks the file, is not installed.",
             "Install it with pip install onnxruntime.",
         ) from error
-    onnx.checker.check_model(payload["path"])
+    onnxruntime.disable_telemetry_events()
     with TemporaryDirectory() as folder:
         optimized = str(Path(folder, "optimized.onnx"))
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.optimized_model_filepath = optimized
-        options.add_session_config_entry(ACCURACY_LEVEL, "1")
-        onnxruntime.disable_telemetry_events()
-        session = onnxruntime.InferenceSession(
-            payload["path"], options, providers=["CPUExecutionProvider"]
-        )
-
-        def run(*inputs: Any) -> list[Tensor]:
-            given = [one for one in tree_leaves(inputs) if isinstance(one, Tensor)]
-            names = [one.name for one in session.get_inputs()]
-            feeds = {name: one.numpy() for name, one in zip(names, given, strict=True)}
-            return [torch.from_numpy(one) for one in session.run(None, feeds)]
-
-        answer(run, payload)
+        try:
+            answer(_running(payload["path"], optimized), payload)
+        except Exception as error:  # onnxruntime's classes derive from Exception alone
+            raise ExportFailed(f"ONNX Runtime does not run the file: {said(error)}") from error
         return in_words(counted(optimized))
+
+
+def _running(path: str, optimized: str) -> Callable[..., list[Tensor]]:
+    """The file as a function of tensors, checked; what ONNX Runtime makes of it is written."""
+    import onnx
+    import onnxruntime
+
+    onnx.checker.check_model(path)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = optimized
+    options.add_session_config_entry(ACCURACY_LEVEL, "1")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_inputs()]
+
+    def run(*inputs: Any) -> list[Tensor]:
+        given = [one for one in tree_leaves(inputs) if isinstance(one, Tensor)]
+        feeds = {name: one.numpy() for name, one in zip(names, given, strict=True)}
+        return [torch.from_numpy(one) for one in session.run(None, feeds)]
+
+    return run

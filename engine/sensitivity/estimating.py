@@ -153,15 +153,22 @@ def _rounded(change: Change, decision: LayersQuantized, model: nn.Module) -> Mov
     after = _carried_out(change, model)
     moved: Moved = {}
     for one in decision.layers:
-        float_layer: Any = module_at(model, one.layer)
+        name, weight = _weight(one.layer, model)
         layer = module_at(after, one.layer)
-        if not isinstance(layer, IntegerWeights):
-            continue
-        weight: Tensor = float_layer.weight.detach()
-        folded = layer.float_weight()
-        gain = _gain(model, one.folded, weight)
-        moved[f"{one.layer}.weight"] = torch.where(gain == 0, 0.0, folded / gain - weight)
+        if isinstance(layer, IntegerWeights):
+            folded, gain = layer.float_weight(), _gain(model, one.folded, weight)
+            moved[name] = torch.where(gain == 0, 0.0, folded / gain - weight)
     return moved
+
+
+def _weight(layer: LayerId, model: nn.Module) -> tuple[str, Tensor]:
+    """Full name and values of a layer's weight; attention may hold it in one that is not there."""
+    parent, _, own = layer.rpartition(".")
+    holder = module_at(model, LayerId(parent))
+    if own not in holder._modules:
+        return f"{layer}_weight", getattr(holder, f"{own}_weight").detach()
+    module: Any = holder._modules[own]
+    return f"{layer}.weight", module.weight.detach()
 
 
 def _carried_out(change: Change, model: nn.Module) -> nn.Module:

@@ -61,7 +61,11 @@ class Measuring:
     def reference(self, column: int, stop: int, job: Job) -> Iterator[None]:
         """The unedited state over the first ``stop`` samples, or all rows changed by a column."""
         seen = self._results.base_seen
-        model = self._reference(column, job)
+        try:
+            model = self._reference(column, job)
+        except EngineError as error:  # the rows' changes do not go together
+            self.refused |= {(row, column): str(error) for row in range(len(self._rows))}
+            return
         example, most = self._samples.example, self._samples.rounds[-1]
         with self._prefixes.running(model, example, most) as run:
             for chunk in self._chunks(int(seen[column]), stop):

@@ -23,7 +23,7 @@ Order: TypeAlias = Literal["model", "sensitivity"] | int
 
 READINGS: Final[tuple[Reading, ...]] = ("loss", "accuracy", "estimate")
 
-_CONFIDENCE: Final = 1.96  # standard errors to either side, 95 % of a normal distribution
+CONFIDENCE: Final = 1.96  # standard errors to either side, 95 % of a normal distribution
 _LEAST_SIDES: Final = (
     6  # samples; fewer that change sides on balance may be chance (sign test, 5 %)
 )
@@ -74,7 +74,7 @@ def shown(cell: Cell | None, reading: Reading, most: int, complete: bool) -> Sho
     standing: Standing = "settled" if complete or progress >= 1.0 else "measuring"
     if reading == "accuracy":
         return _lost(cell, standing, progress)
-    error = None if cell.error is None else _CONFIDENCE * cell.error
+    error = None if cell.error is None else CONFIDENCE * cell.error
     certain = error is None or abs(cell.rise) > error
     text = _short(cell.rise) if certain or error is None else _within(error)
     return Shown(standing, cell.rise, error, certain, text, progress)
@@ -210,7 +210,7 @@ def _rise_text(cell: Cell, tr: Translate) -> str:
     text = template.format(value=fmt.loss(abs(cell.rise)))
     if cell.error is None:
         return text
-    error = _CONFIDENCE * cell.error
+    error = CONFIDENCE * cell.error
     text = f"{text} ±{fmt.loss(error)}"
     return (
         text if abs(cell.rise) > error else tr("{text}, not to be told from zero").format(text=text)

@@ -54,6 +54,11 @@ _BUSY = 500  # milliseconds after which waiting is said
 _REFRESHING = Part.MODEL | Part.LAYERS | Part.HISTORY
 
 
+def _learns(edit: Edit) -> bool:
+    """Whether the edit is learned in the background."""
+    return isinstance(edit, Quantize) and edit.rounding == "adaround"
+
+
 class EditPanel(QWidget):
     """The form of an edit for the selected layers, with a preview of its effect.
 
@@ -75,6 +80,7 @@ class EditPanel(QWidget):
         self._document = document
         self._selection = selection
         self._targets: Targets | None = None
+        self._chosen: tuple[LayerId, ...] = ()  # when it was shown last
         self._estimate: EnergyEstimate | None = None  # that the shown effect began from
         self._refusal: EngineError | None = None
         self._asked: type[Edit] | None = None
@@ -152,7 +158,8 @@ class EditPanel(QWidget):
         self._forms.forget_picks()  # numbers of other layers, or of wider ones
         self._without.clear()
         self._show_energy()
-        self._show_methods()
+        self._show_methods(stay=chosen == self._chosen)
+        self._chosen = chosen
         self._on_method()
 
     @Slot()
@@ -166,6 +173,8 @@ class EditPanel(QWidget):
         self._applying = True
         self._apply.setEnabled(False)  # a second click would cut what is left once more
         operations.apply_edit(self._document, edit)
+        if _learns(edit) and not self._document.tuning:  # refused: a scan is under way
+            self._restart()
 
     @Slot()
     def discard(self) -> None:
@@ -239,8 +248,12 @@ class EditPanel(QWidget):
         timer.timeout.connect(slot)
         return timer
 
-    def _show_methods(self) -> None:
-        """Offer what the model has a use for, and leave a method that can be applied."""
+    def _show_methods(self, stay: bool) -> None:
+        """Offer what the model has a use for, and leave a method that can be applied.
+
+        Args:
+            stay: with what was applied just now, so that Enter once more is not another edit.
+        """
         known = self._targets
         reasons: dict[str, str] = {}
         for family, methods in FAMILIES.items():
@@ -251,9 +264,8 @@ class EditPanel(QWidget):
             if able and self._ways[family] not in able:
                 self._ways[family] = able[0]
         possible = [family for family, reason in reasons.items() if not reason]
-        # What was just applied stays in sight: Enter once more shall not be another edit.
-        stays = chosen == self._shown and self._bar.family in reasons
-        if possible and self._bar.family not in possible and not stays:
+        stay = stay and self._bar.family in reasons
+        if possible and self._bar.family not in possible and not stay:
             self._bar.choose(possible[0])
         self._bar.show_families(reasons)
         self._bar.setVisible(bool(reasons))
@@ -266,7 +278,7 @@ class EditPanel(QWidget):
             text = self.tr("Open a model to edit its layers.")
         elif self._targets is None:
             text = self.tr("Select a layer to edit it; several at once work as well.")
-        elif not self._targets.by_method:
+        elif self.method not in self._targets.by_method:
             text = self._targets.reason_against(self.method, self.tr)
         else:
             text = self._document.apply_refusal() or self.form.lack

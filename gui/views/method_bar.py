@@ -54,11 +54,11 @@ class MethodBar(QFrame):
         self._buttons[family].setChecked(True)
 
     def show_families(self, reasons: Mapping[str, str]) -> None:
-        """Offer these families; those with a reason against them are off."""
+        """Offer these families; those with a reason against them are off, but for the chosen."""
         tips = family_words(self.tr)
         for family, button in self._buttons.items():
             reason = reasons.get(family, "")
-            button.setEnabled(not reason)
+            button.setEnabled(not reason or button.isChecked())  # else no key leads to the others
             button.setToolTip(fmt.tooltip(reason or tips[family][1]))
             button.setAccessibleDescription(reason or tips[family][1])
             button.setVisible(family in reasons)

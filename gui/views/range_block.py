@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from PySide6.QtCore import QPoint, QTimer, Slot
 from PySide6.QtGui import QContextMenuEvent
 from PySide6.QtWidgets import QMenu, QPushButton, QWidget
 
-from engine import ActivationRange, EngineError, LayerId, Quantize
+from engine import ActivationRange, DataInfo, EngineError, LayerId, Quantize
 from gui import format as fmt
 from gui.models.activation_histogram import bin_text, grid_text, seen_text, table
 from gui.models.live_accuracy import QUICK_SECONDS, pass_seconds
@@ -22,6 +22,8 @@ from gui.widgets import column, named, plain_label, row
 if TYPE_CHECKING:
     from gui.document import Document
 
+_On: TypeAlias = tuple[str, DataInfo | None]
+
 _BUSY: Final = 500  # milliseconds after which waiting is said
 _HEIGHT: Final = 148
 
@@ -33,8 +35,8 @@ class RangeBlock(QWidget):
         super().__init__(parent)
         self.setObjectName("rangeBlock")
         self._document = document
-        self._asked: tuple[str, LayerId, Quantize | None] | None = None
-        self._calibrated: tuple[str, int] | None = None  # state and samples, as far as is known
+        self._asked: tuple[_On, LayerId, Quantize | None] | None = None
+        self._calibrated: tuple[_On, int] | None = None  # and how many samples, as far as is known
         self._found: tuple[ActivationRange, ...] = ()
         self._title = ElidedLabel("rangeTitle", "caption")
         self._operand = choice_box("rangeOperand", self.tr("Which of the values"))
@@ -74,7 +76,7 @@ class RangeBlock(QWidget):
         if layer is None:
             self._forget()
             return
-        asked = self._state(), layer, _as_grids_go(edit)
+        asked = self._on(), layer, _as_grids_go(edit)
         if asked == self._asked:
             return
         fresh = self._asked is None or asked[:2] != self._asked[:2]
@@ -107,9 +109,10 @@ class RangeBlock(QWidget):
         layout.addWidget(self._words)
         layout.addLayout(foot)
 
-    def _state(self) -> str:
+    def _on(self) -> _On:
+        """What the values would be of: the state of the model, and the data."""
         snapshot = self._document.snapshot
-        return snapshot.current.id if snapshot is not None else ""
+        return (snapshot.current.id, snapshot.data) if snapshot is not None else ("", None)
 
     @property
     def _samples(self) -> int:
@@ -121,7 +124,7 @@ class RangeBlock(QWidget):
         snapshot = self._document.snapshot
         if snapshot is None or snapshot.data is None:
             return False
-        known = self._calibrated == (snapshot.current.id, self._samples)
+        known = self._calibrated == (self._on(), self._samples)
         return known or pass_seconds(snapshot, self._samples) <= QUICK_SECONDS
 
     def _offer(self) -> None:
@@ -149,7 +152,7 @@ class RangeBlock(QWidget):
         self._rest()
         self._found = found if isinstance(found, tuple) else ()
         if self._found:
-            self._calibrated = self._state(), self._samples
+            self._calibrated = self._on(), self._samples
         self._show_operands()
         self._show()
         if isinstance(found, EngineError):

@@ -9,7 +9,7 @@ from PySide6.QtCore import QPoint, Qt, QTimer, Signal, Slot
 from PySide6.QtGui import QContextMenuEvent
 from PySide6.QtWidgets import QLayout, QMenu, QPushButton, QStackedWidget, QWidget
 
-from engine import Change, Edit, LayerId, SensitivityFormat, SensitivityMap, Snapshot
+from engine import Change, Edit, LayerId, Part, SensitivityFormat, SensitivityMap, Snapshot
 from gui import dialogs, operations
 from gui import format as fmt
 from gui.models.sensitivity_cells import Order, cell_lines, table
@@ -62,6 +62,8 @@ class SensitivityView(QWidget):
         self._selection = selection
         self._scanning = document.scanning
         self._cursors: dict[str, int] = {}  # of the states that led to the one shown
+        self._opened: tuple[SensitivityMap, str] | None = None  # from the file of that name
+        self._state = ""  # of the model
         self._pointed: tuple[int, int] | None = None
         self._seen: JobState | None = None  # of the scan
         self._model = SensitivityModel(self)
@@ -97,6 +99,10 @@ class SensitivityView(QWidget):
         layers = self._chosen_layers() if self._bar.of_selection else ()
         return ScanWish(self._bar.groups, layers, self._bar.direction, self._bar.samples)
 
+    def take_focus(self) -> None:
+        """Let keys go to the cells, or to the button while there are none."""
+        (self._table if self._model.map is not None else self._button).setFocus()
+
     @Slot()
     def run(self) -> None:
         """Begin a scan, end it, or let it go on, as the button says."""
@@ -120,7 +126,7 @@ class SensitivityView(QWidget):
     def refresh(self) -> None:
         """Show the map of the current state, or the newest one, or what a map would be."""
         found, wish = self._found(), None
-        if found is not None:
+        if found is not None and not self._file:
             wish = self._scanning.wish_of(found.state, found.direction)
         self._model.show_map(found, wish.samples if wish is not None else 0)
         self._stack.setCurrentWidget(self._page if found is not None else self._empty)
@@ -136,6 +142,8 @@ class SensitivityView(QWidget):
             (self.tr("Save as Distiller CSV…"), partial(self._ask_save, "distiller")),
         )
         menu.addSeparator()
+        if self._file and self._own() is not None:
+            menu.addAction(self.tr("Back to the scanned map")).triggered.connect(self._close_file)
         menu.addAction(self.tr("Open map…")).triggered.connect(self.open_wanted)
         return menu
 
@@ -178,6 +186,7 @@ class SensitivityView(QWidget):
         self._renewal.timeout.connect(self.refresh)
         self._selection.changed.connect(self._on_selection)
         self._scanning.changed.connect(self._on_scanning)
+        self._scanning.opened.connect(self._on_opened)
         self._document.changed.connect(self._on_changed)
         self._document.tuning_changed.connect(self._tell)
         theme.changed.connect(self._legend.update)
@@ -185,12 +194,21 @@ class SensitivityView(QWidget):
     # -- what is shown
 
     def _found(self) -> SensitivityMap | None:
-        """The map of the state that is shown; else the newest, which says what it is of."""
+        """That of a file opened now, or of the state; else the newest, which says what it is of."""
         snapshot, direction = self._document.snapshot, self._bar.direction
         if snapshot is None:
             return None
+        if self._file and self._opened is not None:
+            return self._opened[0]
         own = self._scanning.map_of(snapshot.current.id, direction)
         return own if own is not None else self._scanning.newest(direction)
+
+    @property
+    def _file(self) -> str:
+        """Name of the file whose map is shown; "" while it is another map."""
+        if self._opened is None or self._opened[0].direction != self._bar.direction:
+            return ""
+        return self._opened[1]
 
     def _show_applied(self) -> None:
         snapshot = self._document.snapshot
@@ -206,7 +224,10 @@ class SensitivityView(QWidget):
         self._stale.setText(metrics.elidedText(stale, middle, _MOST_STALE))
         self._stale.setToolTip(fmt.tooltip(stale))
         self._stale.setVisible(bool(stale))
-        self._files.describe(map_text(found, self.tr), ())
+        self._files.describe(self._caption_text(found), ())
+
+    def _caption_text(self, found: SensitivityMap | None) -> str:
+        return " · ".join(filter(None, (fmt.visible(self._file), map_text(found, self.tr))))
 
     @Slot()
     def _tell(self) -> None:
@@ -225,7 +246,7 @@ class SensitivityView(QWidget):
         place.addWidget(self._button)
         self._button.setVisible(found is not None or (snapshot is not None and not without_data))
         set_property(self._button, "primary", not (found is not None and found.complete))
-        self._caption.show_text(progress or map_text(found, self.tr))
+        self._caption.show_text(progress or self._caption_text(found))
         self._empty.show_state(
             has_model=snapshot is not None,
             has_data=not without_data,
@@ -350,6 +371,8 @@ class SensitivityView(QWidget):
     def _on_scanning(self) -> None:
         """Follow the scan: at once when it begins, rests or ends, else some times a second."""
         state, self._seen = self._seen, self._scanning.state
+        if state is None and self._seen is not None:
+            self._opened = None
         if self._scanning.active and state is self._seen and self._model.map is not None:
             if not self._renewal.isActive():
                 self._renewal.start()
@@ -358,6 +381,20 @@ class SensitivityView(QWidget):
         self.refresh()
         if not self._scanning.active:
             self._model.arrange(self._model.order)
+
+    @Slot(object, str)
+    def _on_opened(self, found: SensitivityMap, name: str) -> None:
+        """Show the map of a file, whatever was shown."""
+        self._opened = found, name
+        self._bar.show_direction(found.direction)
+        self.refresh()
+        self._model.arrange(self._model.order)
+
+    @Slot()
+    def _close_file(self) -> None:
+        self._opened = None
+        self.refresh()
+        self._model.arrange(self._model.order)
 
     @Slot()
     def _on_shown(self) -> None:
@@ -392,6 +429,9 @@ class SensitivityView(QWidget):
 
     @Slot(object)
     def _on_changed(self, change: Change) -> None:
+        state, self._state = self._state, change.snapshot.current.id
+        if state != self._state or change.parts & (Part.MODEL | Part.DATA):
+            self._opened = None
         self._follow_history(change.snapshot)
         self.refresh()
 

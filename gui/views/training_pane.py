@@ -138,7 +138,7 @@ class TrainingPane(QWidget):
         rounding = news is not None and isinstance(news.progress, RoundingProgress)
         return {
             "": "",
-            "applied": self.tr("applied with the roundings learned so far")
+            "applied": self.tr("applied with the roundings that were learned")
             if rounding
             else self.tr("applied with the weights of the best epoch"),
             "no better": self.tr("no epoch was better than before: nothing was changed"),

@@ -116,6 +116,7 @@ class Workbench(QWidget):
     def show_sensitivity(self) -> SensitivityView:
         """Bring the map of what each layer can bear to the front; returns its view."""
         self._raise(self._sensitivity)
+        self._map.take_focus()
         return self._map
 
     def show_energy(self, view: EnergyView | None = None) -> EnergyPage:

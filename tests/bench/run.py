@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import energy  # noqa: E402
 import pruning  # noqa: E402
+import quantization  # noqa: E402
 import sensitivity  # noqa: E402
 from figures import Figure, alternately, report  # noqa: E402
 
@@ -44,6 +45,7 @@ def main() -> int:
         *energy.modelling(3 if options.reduced else 7),
         *energy.peers(3 if options.reduced else 7),
         *pruning.figures(options.reduced),
+        *quantization.figures(options.reduced),
         *sensitivity.figures(options.reduced),
     ]
     report(figures, options.json)

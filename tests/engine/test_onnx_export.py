@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -28,9 +28,13 @@ from engine.job import Job
 from engine.layers import LayerId
 from engine.lazy import resolve
 from engine.quantization.quantizing import Quantization
+from engine.requests import InputSpec
 from engine.session import ModelSession
 from engine.sharing import share
 from engine.sources import opened as opened_models
+from engine.sources.opened import OpenedModel
+from engine.state import ModelInfo
+from engine.tracing import sample_inputs
 from tests.engine import recognizing
 
 AGREEING = 0.995
@@ -166,7 +170,9 @@ def check_kinds(layers: list[str], kinds: list[tuple[str, str]]) -> None:
         layers, kinds, modules, run(*inputs), wanted, strict=True
     ):
         error = float((got - one).abs().max())
-        assert error <= 1e-5 * float(one.abs().max()) + bias_step(module), (name, kind, error)
+        # Of so many steps a few ties go the other way.
+        allowed = 1e-4 if "16" in kind[1] else 1e-5
+        assert error <= allowed * float(one.abs().max()) + bias_step(module), (name, kind, error)
 
 
 def bias_step(module: nn.Module) -> float:
@@ -185,29 +191,25 @@ def test_layers_of_many_kinds_agree() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_of_every_kind_agree(name: str) -> None:
-    for start in range(0, len(KINDS), 60):
-        part = KINDS[start : start + 60]
-        check_kinds([name] * len(part), part)
+    kinds = KINDS[list(LAYERS).index(name) % 3 :: 3]  # each of two layers in all
+    check_kinds([name] * len(kinds), kinds)
 
 
-def test_layers_in_16_bit_floating_point_agree() -> None:
-    model = SideBySide(
-        [
-            half_from(make(), dtype)
-            for dtype in (torch.float16, torch.bfloat16)
-            for make, _ in (LAYERS["Conv2d"], LAYERS["Linear"])
-        ]
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float16, 11), (torch.bfloat16, 8)])
+def test_layers_in_16_bit_floating_point_agree(dtype: torch.dtype, digits: int) -> None:
+    layers = [nn.Conv2d(64, 32, 3), nn.Conv2d(32, 8, 1), nn.Flatten(), nn.Linear(72, 300)]
+    model = nn.Sequential(
+        *(half_from(one, dtype) if list(one.parameters()) else one for one in layers)
     ).eval()
-    shapes = [LAYERS["Conv2d"][1], LAYERS["Linear"][1]] * 2
-    content = written(model, [torch.randn(shape) for shape in shapes])
-    inputs = [torch.randn(7, *shape[1:]) for shape in shapes]
-    kept = {one.data_type for one in onnx.load_from_string(content).graph.initializer}
-    assert {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16} <= kept
+    content = written(model, torch.randn(2, 64, 5, 5))
+    kinds = {one.name: one.data_type for one in onnx.load_from_string(content).graph.initializer}
+    assert kinds["0.weight"] == getattr(onnx.TensorProto, str(dtype)[6:].upper())
+    x = torch.randn(5, 64, 5, 5)
     with torch.no_grad():
-        wanted = model(inputs)
-    for got, one, step in zip(running(content)(*inputs), wanted, (1, 1, 8, 8), strict=True):
-        assert (got - one).abs().max() <= step * 2**-10 * one.abs().max()
-        assert (got != one).float().mean() < 0.02  # no more than a tie here and there
+        wanted = model(x)
+    (got,) = running(content)(x)
+    assert (got - wanted).abs().max() <= 2 ** (1 - digits) * wanted.abs().max()
+    assert (got != wanted).float().mean() < 0.1  # a tie here and there
 
 
 # What is in the file
@@ -284,6 +286,23 @@ def test_integer_products_are_counted_with_reasons(tmp_path: Path) -> None:
         assert words in told
 
 
+def test_products_with_packed_weights_are_exact_at_the_level_that_is_told(tmp_path: Path) -> None:
+    model = nn.Sequential(rounded(nn.Linear(64, 8), 4, "group", True, None, group=32))
+    content = written(model, torch.randn(2, 3, 64))
+    x = torch.randn(5, 3, 64)
+    with torch.no_grad():
+        wanted = model(x)
+    optimized = tmp_path / "optimized.onnx"
+    errors = [
+        float((running(content, optimized, level)(x)[0] - wanted).abs().max() / wanted.abs().max())
+        for level in ("1", "4")
+    ]
+    assert errors[0] < 1e-5 < 1e-4 < errors[1] < 0.05
+    counts = onnx_counts.counted(str(optimized))
+    assert (counts[1].integer, counts[1].total) == (0, 1)
+    assert onnx_counts.ACCURACY_LEVEL in onnx_counts.in_words(counts)
+
+
 def test_nothing_is_said_of_reasons_where_nothing_is_quantized() -> None:
     floats = onnx_counts.Products(0, 3, (("that are not quantized", 3),))
     none = onnx_counts.Products(0, 0, ())
@@ -344,6 +363,30 @@ def test_large_tensors_go_to_a_file_beside_it(
     np.testing.assert_allclose(got, wanted.numpy(), atol=1e-4)
 
 
+class Restless(nn.Module):
+    """Its output hangs on the sixth digit of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 1e7).round().sin()
+
+
+class Calm(nn.Module):
+    """Rounds as well, far from any tie."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 0 + 2.2).round()
+
+
+@in_process
+@pytest.mark.parametrize("model", [Restless(), Calm()])
+def test_what_no_comparison_can_tell_is_said(model: nn.Module, job: Job, tmp_path: Path) -> None:
+    specs = (InputSpec((1, 40)),)
+    info = ModelInfo("net", "net.pt", specs, trained=True)
+    session = ModelSession(OpenedModel(info, model.eval(), sample_inputs(specs)))
+    report = session.export(str(tmp_path / "net.onnx"), "onnx", job)
+    assert ("the comparison tells little" in report.note) == isinstance(model, Restless)
+
+
 # What fails
 
 
@@ -358,10 +401,23 @@ def _altered(content: bytes) -> bytes:
     return changed
 
 
+def _flattening(content: bytes) -> bytes:
+    """A file that puts its input out."""
+    model = onnx.load_from_string(content)
+    graph = model.graph
+    flat = helper.make_node("Flatten", [graph.input[0].name], [graph.output[0].name])
+    made: bytes = helper.make_model(
+        helper.make_graph([flat], "flat", graph.input, graph.output),
+        opset_imports=model.opset_import,
+        ir_version=model.ir_version,
+    ).SerializeToString()
+    return made
+
+
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a weight": (_altered, "differs by"),
-    "cut short": (lambda content: content[:-100], "not a valid ONNX file"),
-    "other outputs": (lambda _: written(nn.Flatten(), torch.randn(2, 1, 8, 8)), "other shapes"),
+    "cut short": (lambda content: content[:-100], "does not run the file"),
+    "other outputs": (_flattening, "other shapes"),
 }
 
 

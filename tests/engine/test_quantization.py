@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from engine.batch_norms import folded
 from engine.datasets import DataSet, Split, digits, loading
-from engine.editing import Subject, carried_out, look_at
+from engine.editing import Subject, carried_out, look_at, weight_zeros
 from engine.edits import (
     AppliedEdit,
     InputGrid,
@@ -624,6 +624,17 @@ def test_bits_size_and_energy_follow(demo: ModelSession, job: Job) -> None:
     assert energies[1] == pytest.approx(energies[0] / 4)
     for key in ("size", "energy", "macs", "parameters"):
         assert effect.after[key] == after.table[key].total.value
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "group"])
+def test_zeros_of_an_affine_grid_are_counted_at_its_zero_point(granularity: str) -> None:
+    layer = nn.Linear(64, 8)
+    layer.weight.data = torch.rand(8, 64) + 0.5
+    layer.weight.data[:, ::2] = 0
+    subject = seen(nn.Sequential(layer), 1, 64)
+    rounded = after(subject, "0", granularity=granularity, weight_symmetric=False)
+    assert subject.tree[LayerId("0")].zeros == rounded.tree[LayerId("0")].zeros == 8 * 32
+    assert weight_zeros(rounded.model)["0.weight"] == 0.5
 
 
 def test_folding_takes_the_batch_norm_out_of_every_count(demo: ModelSession, job: Job) -> None:

@@ -242,6 +242,15 @@ def test_a_layer_that_no_sample_reaches_is_refused() -> None:
         decided(Quantize(names, activations="none", rounding="gptq"), subject)
 
 
+@pytest.mark.parametrize("rounding", ["gptq", "adaround"])
+def test_samples_that_are_not_finite_are_refused(rounding: str) -> None:
+    images = torch.randn(10, 4)
+    images[3, 1] = torch.nan
+    subject = with_data(nn.Sequential(nn.Linear(4, 4)), images)
+    with pytest.raises(EditRefused, match="0 reads values that are not finite"):
+        decided(Quantize((LayerId("0"),), activations="none", rounding=rounding), subject)
+
+
 class Twice(nn.Module):
     def __init__(self) -> None:
         super().__init__()

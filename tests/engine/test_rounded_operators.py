@@ -63,7 +63,7 @@ from tests.engine.small_networks import (
 )
 from tests.engine.test_heads import CALLS, Attending, attention
 
-OTHERS = (mobilenet_v2, swin_v2, maxvit, timm_vit)
+OTHERS = (mobilenet_v2, swin, swin_v2, maxvit, timm_vit)
 
 
 def slowly(make: Make) -> Any:
@@ -478,7 +478,7 @@ def test_threads_do_not_see_each_other() -> None:
     assert right == [True] * 4
 
 
-@pytest.mark.parametrize("make", [resnet18, vit, swin, *map(slowly, OTHERS)])
+@pytest.mark.parametrize("make", [resnet18, vit, *map(slowly, OTHERS)])
 def test_recipes_and_checkpoints_give_the_same_bits(
     make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

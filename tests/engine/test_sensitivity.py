@@ -50,6 +50,8 @@ from engine.sensitivity.settings import (
 )
 from engine.session import ModelSession
 from engine.sharing import share_for_running
+from tests.engine import small_networks
+from tests.engine.living import alive
 
 REPOSITORY = Path(engine.__file__).resolve().parent.parent
 SETTINGS: tuple[Edit, ...] = (
@@ -182,6 +184,32 @@ def test_numbers_are_those_of_whole_passes_of_edited_models(direction: Any) -> N
             assert cell.samples == 40
     assert measured > 15
     assert found.complete
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vit", *(pytest.param(one, marks=pytest.mark.slow) for one in ("swin", "swin_v2", "maxvit"))],
+)
+def test_numbers_of_transformers_are_those_of_whole_passes(name: str) -> None:
+    """Attention and additions in the code of layers themselves among them."""
+    model = alive(getattr(small_networks, name)()).float()
+    side = 16 if name == "vit" else 32
+    data = pictures(12, 5, (3, side, side))
+    subject = subject_of(model, data)
+    wish = request(settings=usual_settings(subject.tree)[1::2], samples=12, first=4)
+    scan = scan_of(wish, subject)
+    found = finished(scan)
+    measured = {place for place, cell in found.cells.items() if not cell.refusal}
+    assert len(measured) > len(found.rows)
+    for place in measured:
+        decided = change_of(found.settings[place[1]], found.rows[place[0]], subject, Job())
+        losses = losses_of(edited(model, [decided]), scan)
+        assert (scan._results.cell(*place).losses == losses).all(), place
+    assert all(
+        found.cells[place].estimate is not None
+        for place in measured
+        if subject.tree[found.rows[place[0]][0]].weights
+    )
 
 
 def test_what_does_nothing_costs_nothing_and_has_no_error() -> None:

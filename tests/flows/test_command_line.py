@@ -286,6 +286,17 @@ def test_apply_writes_a_program_that_torch_runs(done: dict[str, Any], tmp_path: 
     assert said.facts["largest_error"] < 1e-3
 
 
+@pytest.mark.slow
+def test_apply_writes_a_file_that_onnx_runtime_runs(done: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "applied.onnx"
+    said = run_afresh("apply", "demo", done["folder"] / "recipe.json", "--out", out)
+    assert said.err == ""
+    assert (
+        "ONNX Runtime runs 7 of 8 convolutions and 1 of 1 matrix products in integers" in said.out
+    )
+    assert out.is_file()
+
+
 # -- evaluate
 
 

@@ -149,7 +149,7 @@ def test_a_map_travels_through_files(scanned, tmp_path: Path) -> None:
     assert read_sensitivity(str(path)) == found
     operations.save_map(scanned.document, found, "distiller", str(tmp_path / "demo"))
     operations.open_map(scanned.document, str(tmp_path / "demo.csv"))
-    assert _map(scanned) == found  # that of this state, and not the file's
+    assert (_map(scanned).state, _text(scanned, "mapCaption")[:8]) == ("", "demo.csv")
     operations.apply_edit(scanned.document, found.edit(0, 0))
     scanned.settle()
     assert "does not name" in _text(scanned, "mapStale")

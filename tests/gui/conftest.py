@@ -276,6 +276,7 @@ class FakeDocument(QObject):
         self.jobs = FakeJobs()
         self.snapshot = snapshot
         self.refusal = ""  # while a training is under way
+        self.tuning = False
         self.training = FakeTraining()
         self.scanning = Scanning(self.jobs)  # type: ignore[arg-type]
         self.scan_refused = ""

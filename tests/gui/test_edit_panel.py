@@ -239,6 +239,42 @@ def test_several_layers_say_for_how_many_it_works(panel: EditPanel, selection: S
     assert panel.edit == Quantize((CONV1, FC))
 
 
+def _quantized(snapshot: Snapshot, layer: LayerId) -> Snapshot:
+    """The same model with that layer on integers."""
+    done = {"methods": ("prune-channels",), "is_quantized": True}
+    layers = (replace(one, **(done if one.id == layer else {})) for one in snapshot.current.tree)
+    current = replace(snapshot.current, id="quantized", tree=LayerTree(tuple(layers)))
+    return replace(snapshot, current=current)
+
+
+def test_what_was_applied_stays_in_sight_so_that_enter_does_nothing_else(
+    panel: EditPanel, selection: Selection, fake_document: Any, pruned: Snapshot
+) -> None:
+    selection.set([CONV1])
+    panel.choose_method("quantize")
+    fake_document.show(_quantized(pruned, CONV1), Part.LAYERS | Part.HISTORY)
+    assert panel.method == "quantize"
+    assert _text(panel, "editHint") == "Already quantized; undo that to quantize otherwise."
+    assert not _apply_button(panel).isEnabled()
+    assert panel.findChild(QToolButton, "family_quantize").isEnabled()  # keys go on from there
+    selection.set([FC])
+    selection.set([CONV1])
+    assert panel.method == "prune-channels"  # another choice starts with what can be done
+
+
+def test_adaround_that_a_scan_keeps_off_can_be_applied_again(
+    panel: EditPanel, selection: Selection, fake_document: Any
+) -> None:
+    selection.set([CONV1])
+    panel.choose_method("quantize")
+    panel.form.set_values({**panel.form.values, "rounding": "adaround"})
+    _apply_button(panel).click()
+    assert _apply_button(panel).isEnabled()
+    fake_document.tuning = True
+    _apply_button(panel).click()
+    assert not _apply_button(panel).isEnabled()
+
+
 def test_impossible_methods_are_off_with_a_reason(panel: EditPanel, selection: Selection) -> None:
     selection.set([FC])
     button = panel.findChild(QToolButton, "family_channels")

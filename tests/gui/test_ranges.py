@@ -200,6 +200,11 @@ def test_without_data_and_when_refused_it_says_so(
     block.show_layer(CONV1, Quantize((CONV1,)))
     assert _label(block, "rangeWords").text().startswith("Choose data")
     fake_document.snapshot = small
+    block.show_layer(CONV1, Quantize((CONV1,)))
+    assert _asked(fake_document) == [(CONV1, Quantize((CONV1,)))]  # these data are other ones
+    fake_document.snapshot = replace(small, data=DataInfo("others", 1000, 450))
+    block.show_layer(CONV1, Quantize((CONV1,)))
+    assert len(_asked(fake_document)) == 2
     block.show_layer(CONV2, Quantize((CONV2,)))
     fake_document.ranging(EngineError("It reads <NaN>.", "Look at the data."))
     assert _label(block, "rangeWords").text() == "It reads <NaN>. Look at the data."

@@ -107,6 +107,15 @@ def test_what_cannot_be_told_from_zero_shows_its_interval_and_no_heat() -> None:
     assert (sure.text, sure.certain, sure.strength) == ("0.030", True, 0.03)
 
 
+def test_very_small_effects_read_zero_and_are_told_below() -> None:
+    for rise, told in ((2e-4, "rise of loss <0.001"), (-2e-4, "fall of loss <0.001")):
+        cell = Cell(estimate=rise, rise=rise, error=1e-5, samples=64)
+        sure = shown(cell, "loss", 64, True)
+        assert (sure.text, sure.certain) == ("0", True)
+        assert shown(cell, "estimate", 64, True).text == "≈0"
+        assert cell_lines(cell, sure)[0] == f"{told} ±<0.001"
+
+
 def test_few_samples_that_change_sides_may_be_chance() -> None:
     five = shown(Cell(rise=0.1, lost=5 / 256, samples=256), "accuracy", 256, True)
     six = shown(Cell(rise=0.1, lost=6 / 256, samples=256), "accuracy", 256, True)

@@ -83,11 +83,13 @@ class Panel:
         return label.text() if label.isVisible() else ""
 
     def file(self, found: SensitivityMap, wish: ScanWish | None = None) -> None:
-        """Let a map have come of a scan, or of a file."""
-        self.document.scanning.file(found, "")
+        """Let a map have come of a scan."""
+        scanning = self.document.scanning
+        scanning._maps[found.state, found.direction] = found
+        scanning._newest[found.direction] = found
         if wish is not None:
-            self.document.scanning._wishes[found.state, found.direction] = wish
-            self.view.refresh()
+            scanning._wishes[found.state, found.direction] = wish
+        scanning.changed.emit()
 
     def scans(self, state: JobState, text: str = "Measuring on 32 samples") -> None:
         """Let a scan be under way."""
@@ -118,6 +120,14 @@ def test_before_a_scan_it_says_what_the_map_shows(panel: Panel) -> None:
     assert panel.button.isVisible()
     panel.button.click()
     assert panel.document.calls == [("scan", ScanWish())]
+
+
+def test_keys_go_to_the_cells_or_to_the_button_while_there_are_none(panel: Panel) -> None:
+    panel.view.take_focus()
+    assert panel.view.focusWidget() is panel.button
+    panel.file(MAP)
+    panel.view.take_focus()
+    assert panel.view.focusWidget() is panel.view.table
 
 
 def test_without_data_it_offers_to_choose_some(panel: Panel, base: Snapshot) -> None:
@@ -351,6 +361,24 @@ def test_the_menu_offers_files(panel: Panel) -> None:
     assert "Save as SVG…" in texts
     with panel.qtbot.waitSignal(panel.view.open_wanted):
         menu.actions()[-1].trigger()
+    menu.close()
+
+
+def test_the_map_of_a_file_is_shown_whatever_was_shown_and_loses_no_scan(panel: Panel) -> None:
+    panel.file(MAP, ScanWish())
+    other = replace(MAP, direction="all but this", loss=0.7)
+    panel.document.scanning.file(other, "other.json")
+    assert panel.view.model.map is other
+    assert panel.text("mapCaption").startswith("other.json · loss 0.70")
+    again = replace(MAP, loss=0.9)  # of the very state that was scanned
+    panel.document.scanning.file(again, "again.json")
+    assert panel.view.model.map is again
+    assert "This state has been scanned so." in panel.button.toolTip()
+    menu = panel.view.make_menu()
+    back = next(one for one in menu.actions() if one.text() == "Back to the scanned map")
+    back.trigger()
+    assert (panel.view.model.map, panel.text("mapCaption")[:9]) == (MAP, "loss 0.10")
+    assert "Back to the scanned map" not in [one.text() for one in panel.view.make_menu().actions()]
     menu.close()
 
 
