@@ -186,6 +186,16 @@ class IntegerWeights:
         rows = self.weight.reshape(len(self.weight), -1)
         return int((rows == _by_weight(self.weight_zero_point, self.weight_format)).sum())
 
+    def masked(self, kept: Tensor) -> Tensor:
+        """The integers with those at their zero point that are not kept.
+
+        Args:
+            kept: bool, of the weight's shape.
+        """
+        zero = _by_weight(self.weight_zero_point, self.weight_format).to(self.weight.dtype)
+        rows = self.weight.reshape(len(self.weight), -1)
+        return torch.where(kept.reshape(rows.shape), rows, zero).view(self.weight.shape)
+
     def _rounded(self, x: Tensor) -> Tensor:
         return round_input(x, self.input_grid, fused=self._baked is not None)
 

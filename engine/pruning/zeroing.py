@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from engine.editing import Subject, module_at
 from engine.edits import WeightMask, WeightsZeroed
 from engine.errors import EditRefused, RecipeMismatch
-from engine.integer_layers import is_quantized
+from engine.integer_layers import IntegerWeights, is_quantized
 from engine.layers import LayerId
 from engine.sharing import own_parameter
 from engine.state import LayerEffect
@@ -56,13 +56,17 @@ class Zeroing:
     spares_outputs = False
 
     def applies(self, module: nn.Module) -> bool:
-        """Convolutions, linear and recurrent layers and attention, in float."""
-        return bool(weights_in(module))
+        """Convolutions, linear and recurrent layers and attention, of floats or of integers."""
+        return is_quantized(module) or bool(weights_in(module))
 
     def carry_out(self, decision: WeightsZeroed, model: nn.Module) -> None:
         """Replace the weights by masked ones, in every layer that has the same tensor."""
         for mask in decision.masks:
-            weight = _masked(mask, model)
+            weight, module = _masked(mask, model), module_at(model, mask.layer)
+            if isinstance(module, IntegerWeights):
+                module.weight = module.masked(kept(mask).to(weight.device))
+                module.is_masked = True
+                continue
             masked = torch.where(kept(mask).to(weight.device), weight.detach(), 0.0)
             instead = own_parameter(masked, weight)
             for _, holder, name in list(_holders(model, weight)):
@@ -76,8 +80,8 @@ class Zeroing:
         for mask in decision.masks:
             weight = _masked(mask, subject.model)
             stays = int(torch.count_nonzero(weight.detach() * kept(mask)))
-            for name, _, _ in _holders(subject.model, weight):
-                layer = LayerId(name)
+            holders = [name for name, _, _ in _holders(subject.model, weight)]
+            for layer in map(LayerId, holders or [mask.layer]):  # integers are no parameter
                 before[layer] = before.get(layer, 0) + _zeros(weight)
                 after[layer] = after.get(layer, 0) + weight.numel() - stays
         return tuple(
@@ -105,10 +109,15 @@ _TWO_OF_FOUR = (
 
 
 def weights_in(module: nn.Module) -> dict[str, Tensor]:
-    """The module's own parameters whose elements can be zeroed, by name, perhaps none."""
+    """The module's own weights whose elements can be zeroed, by name, perhaps none.
+
+    Of integers what they stand for.
+    """
     names: tuple[str, ...] = _OF_ATTENTION
+    if isinstance(module, IntegerWeights):
+        return {"weight": module.float_weight()}
     if isinstance(module, _KINDS):
-        names = () if is_quantized(module) else ("weight",)
+        names = ("weight",)
     elif isinstance(module, nn.RNNBase):
         names = tuple(name for name in module._flat_weights_names if name.startswith("weight"))
     # What is computed from other tensors, as weight norm does, is none of the parameters.
@@ -127,16 +136,12 @@ def chosen_weights(layers: tuple[LayerId, ...], subject: Subject) -> tuple[Weigh
         module = module_at(subject.model, layer)
         weights = weights_in(module)
         if not weights:
-            raise EditRefused(_why_not(layer, module))
+            raise EditRefused(
+                f"{layer} ({type(module).__name__}) has no weights that can be zeroed."
+            )
         for name, one in weights.items():
             found.setdefault(id(one), Weight(layer, name, module, one.detach()))
     return tuple(found.values())
-
-
-def _why_not(layer: LayerId, module: nn.Module) -> str:
-    if is_quantized(module):
-        return f"{layer} is quantized: its weights can be zeroed only before that."
-    return f"{layer} ({type(module).__name__}) has no weights that can be zeroed."
 
 
 def kept(mask: WeightMask) -> Tensor:
@@ -154,7 +159,7 @@ def kept(mask: WeightMask) -> Tensor:
 
 def _masked(mask: WeightMask, model: nn.Module) -> Tensor:
     """The tensor that the mask was made for; refuses one from a file that is of another."""
-    weight = module_at(model, mask.layer)._parameters.get(mask.parameter)
+    weight = weights_in(module_at(model, mask.layer)).get(mask.parameter)
     if weight is None:
         raise RecipeMismatch(f"{mask.layer} has no “{mask.parameter}” to be masked.")
     if tuple(weight.shape) != mask.shape:

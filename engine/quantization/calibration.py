@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from engine.datasets import DataSet
 from engine.editing import Subject
+from engine.errors import DataSetMismatch, EngineError, is_out_of_memory
 from engine.integer_layers import QUANTIZED, is_quantized
-from engine.job import Job
+from engine.job import Cancelled, Job
 from engine.layers import LayerId
 from engine.quantization.histograms import Histogram
 from engine.quantization.observed import Calibration, Point, Ranges
@@ -82,22 +83,62 @@ def _watched(root: Subject, copy: nn.Module) -> dict[Point, "_Watch"]:
 def batches(
     root: Subject, data: DataSet | None, samples: int, text: str, job: Job
 ) -> Iterator[tuple[Any, ...]]:
-    """Arguments of the model, batch by batch: spread training samples, or the noise input."""
+    """Arguments of the model, batch by batch: spread training samples, or the noise input.
+
+    Raises:
+        DataSetMismatch: the model does not take the samples.
+    """
     if data is None:
         yield from job.track([root.inputs], text)
         return
-    chosen = data.training.spread(samples)
+    chosen, together = data.training.spread(samples), _together(root, data, job)
     job.begin(text, len(chosen))
-    for batch, _ in chosen.batches(_together(root), job):
+    for batch, _ in chosen.batches(together, job):
         yield (batch,)
         job.advance(len(batch))
 
 
-def _together(subject: Subject) -> int:
-    """How many samples to run at once, so that memory does not grow with the activations."""
-    operators, batch = subject.trace.operators, batch_of(subject.inputs)
-    largest = max((use.elements for one in operators for use in one.outputs), default=1)
-    return max(1, min(_MOST_TOGETHER, _MOST_VALUES * batch // max(largest, 1)))
+def _together(root: Subject, data: DataSet, job: Job) -> int:
+    """How many samples to run at once: so few that memory does not grow with the activations, and
+    one where the model takes but one. Remembered with the state for the data.
+    """
+    name = f"{ON_DATA}together"
+    seen, count = root.memo.get(name, (None, 0))
+    if seen is not data:
+        operators, batch = root.trace.operators, batch_of(root.inputs)
+        largest = max((use.elements for one in operators for use in one.outputs), default=1)
+        count = max(1, min(_MOST_TOGETHER, _MOST_VALUES * batch // max(largest, 1)))
+        if not _takes(root, data, min(count, 2), job):
+            count = 1
+        root.memo[name] = data, count
+    return int(count)
+
+
+def _takes(root: Subject, data: DataSet, count: int, job: Job) -> bool:
+    """Whether the model runs on so many samples at once.
+
+    Raises:
+        DataSetMismatch: it does not run on one.
+    """
+    first = next(iter(data.training.spread(count).batches(count, job)), None)
+    if first is None:
+        return True
+    samples = first[0]
+    try:
+        with torch.inference_mode():
+            share_for_running(root.model)(samples)
+    except Exception as error:  # exported programs raise what they like
+        if is_out_of_memory(error) or isinstance(error, EngineError | Cancelled):
+            raise
+        if len(samples) > 1:
+            _takes(root, data, 1, job)
+            return False
+        words = (str(error).splitlines() or [type(error).__name__])[0]
+        shape = "×".join(map(str, samples.shape[1:]))
+        raise DataSetMismatch(
+            f"The model does not take the samples of {data.name}, shape {shape}: {words}"
+        ) from error
+    return True
 
 
 class _Watch:

@@ -56,7 +56,7 @@ class Targets:
                 return tr("Select an attention layer: only these have heads.")
         kinds = ", ".join(sorted({layer.kind for layer in self.leaves}))
         if quantized:
-            return tr("{kinds}: already quantized, and pruning comes before.").format(kinds=kinds)
+            return tr("{kinds}: already quantized, and this comes before that.").format(kinds=kinds)
         return tr("Not possible for {kinds} as it stands here.").format(kinds=kinds)
 
     def why_float(self, tr: Translate = str) -> str:

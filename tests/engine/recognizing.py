@@ -23,7 +23,7 @@ KINDS = 10
 DAMPING = 0.1
 CENTRE = 4.0  # of depthwise filters, in standard deviations of their weights
 FITTED_ON = 200
-VARIETY = 0.5
+VARIETY = 0.2
 
 
 def pictures(count: int, side: int, seed: int, kinds: int = KINDS) -> Split:

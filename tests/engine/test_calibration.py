@@ -14,7 +14,7 @@ from torch.nn.functional import gelu, hardswish
 from engine.datasets import DataSet, Split
 from engine.editing import Subject, carried_out, look_at
 from engine.edits import AppliedEdit, Cast, PruneChannels, Quantize
-from engine.errors import EditRefused
+from engine.errors import DataSetMismatch, EditRefused
 from engine.integer_layers import float_weight, integer_range, round_input, round_weight
 from engine.job import Cancelled, Job
 from engine.layers import LayerId
@@ -405,7 +405,7 @@ def test_a_cancelled_calibration_leaves_nothing_behind(stop_at: type[Job]) -> No
     subject = seen(nn.Sequential(nn.Linear(8, 4)), 1, 8, data=data)
     with pytest.raises(Cancelled):
         calibration(subject, 256, stop_at(3))  # type: ignore[call-arg]
-    assert not subject.memo
+    assert not [name for name in subject.memo if name.endswith("calibration")]
     assert calibration(subject, 256, Job()).samples == 256
 
 
@@ -450,3 +450,27 @@ def test_a_layer_that_rounds_is_shown_with_its_own_grid(demo: ModelSession, job:
 
 def test_a_layer_without_a_range_shows_none(demo: ModelSession, job: Job) -> None:
     assert demo.activation_ranges(LayerId("stem.relu"), None, job) == ()
+
+
+class OneAtOnce(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x.reshape(1, 4))
+        return out
+
+
+def test_a_model_that_takes_one_sample_at_once_gets_one() -> None:
+    training = torch.linspace(-1, 3, 40).reshape(10, 4)
+    subject = seen(OneAtOnce(), 1, 4, data=toy_data(training))
+    ranges = calibration(subject, 10, Job()).ranges(LayerId("layer"))
+    assert ranges is not None
+    assert (ranges.least, ranges.most, ranges.histogram.total) == (-1, 3, 40)
+
+
+def test_samples_that_the_model_does_not_take_are_named() -> None:
+    subject = seen(nn.Sequential(nn.Linear(4, 4)), 1, 4, data=toy_data(torch.randn(10, 5)))
+    with pytest.raises(DataSetMismatch, match="does not take the samples of toy, shape 5"):
+        calibration(subject, 10, Job())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -595,12 +596,28 @@ def test_layers_without_weights_are_refused_and_offer_nothing(
     assert demo.snapshot.current.tree[LayerId("stem.conv")].zeros == 0
 
 
-def test_quantized_layers_are_refused(demo: ModelSession, job: Job) -> None:
-    layer = LayerId("head.fc")
-    demo.apply(Quantize((layer,)), job)
-    with pytest.raises(EditRefused, match=r"head\.fc is quantized"):
-        demo.apply(PruneWeights((layer,), 0.5), job)
-    assert demo.snapshot.cursor == 1
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "group"])
+def test_integer_weights_go_to_their_zero_point(
+    demo: ModelSession,
+    job: Job,
+    granularity: Literal["tensor", "channel", "group"],
+    symmetric: bool,
+) -> None:
+    layer = LayerId("stage1.block0.conv1")
+    demo.apply(
+        Quantize((layer,), granularity=granularity, group_size=9, weight_symmetric=symmetric), job
+    )
+    before = demo._subject(1).model.get_submodule(layer)
+    demo.apply(PruneWeights((layer,), 0.5), job)
+    after = demo._subject(2).model.get_submodule(layer)
+    values, whole = after.float_weight(), before.float_weight()
+    gone = values == 0
+    assert int(gone.sum()) == demo.snapshot.current.tree[layer].zeros
+    assert abs(int(gone.sum()) - gone.numel() // 2) <= 1
+    assert torch.equal(values[~gone], whole[~gone])
+    assert whole[gone].abs().max() <= whole[~gone].abs().min()
+    assert before.weight is not after.weight
 
 
 # Masks as they are kept
