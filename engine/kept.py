@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,20 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "secateur"
     return Path.home() / ".cache" / "secateur"
+
+
+def drop_old(folder: Path, pattern: str, days: int, size: int) -> None:
+    """Drop files of a folder that are older, and the oldest beyond so many bytes in all."""
+    last, left = time.time() - days * 86_400, size
+    found = []
+    for path in folder.glob(pattern):
+        with suppress(OSError):
+            found.append((path.stat().st_mtime, path.stat().st_size, path))
+    for written, taken, path in sorted(found, reverse=True):
+        left -= taken
+        if written < last or left < 0:
+            with suppress(OSError):
+                path.unlink()
 
 
 def config_folder() -> Path:

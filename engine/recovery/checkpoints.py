@@ -6,7 +6,6 @@ nothing. A file that is damaged, or of another training, is no file.
 
 import hashlib
 import json
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from engine.editing import Subject
 from engine.edits import FineTune, Quantize
 from engine.errors import ExportFailed
 from engine.files import write_atomically
-from engine.kept import cache_folder
+from engine.kept import cache_folder, drop_old
 from engine.recovery.training import Standing
 from engine.sharing import fingerprint
 
@@ -94,19 +93,5 @@ def checkpoint_of(edit: FineTune | Quantize, subject: Subject) -> Checkpoint:
     ]
     key = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     folder = cache_folder() / "tuning"
-    _drop_old(folder)
+    drop_old(folder, "*.safetensors", KEPT_DAYS, KEPT_BYTES)
     return Checkpoint(folder / f"{key[:24]}.safetensors", key)
-
-
-def _drop_old(folder: Path) -> None:
-    """Drop what is old, and the oldest of what is more than the folder may hold."""
-    last, left = time.time() - KEPT_DAYS * 86_400, KEPT_BYTES
-    found = []
-    for path in folder.glob("*.safetensors"):
-        with suppress(OSError):
-            found.append((path.stat().st_mtime, path.stat().st_size, path))
-    for written, size, path in sorted(found, reverse=True):
-        left -= size
-        if written < last or left < 0:
-            with suppress(OSError):
-                path.unlink()

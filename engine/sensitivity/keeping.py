@@ -6,7 +6,6 @@ another scan, is no file.
 
 import hashlib
 import json
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from engine.datasets import DataSet
 from engine.editing import Subject
 from engine.errors import ExportFailed
 from engine.files import write_atomically
-from engine.kept import cache_folder
+from engine.kept import cache_folder, drop_old
 from engine.sensitivities import ScanRequest
 from engine.sharing import fingerprint
 
@@ -95,18 +94,5 @@ def kept_of(request: ScanRequest, subject: Subject, data: DataSet, state: str) -
     ]
     key = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     folder = cache_folder() / "scans"
-    _drop_old(folder)
+    drop_old(folder, "*.safetensors", KEPT_DAYS, KEPT_BYTES)
     return Kept(folder / f"{key[:24]}.safetensors", key)
-
-
-def _drop_old(folder: Path) -> None:
-    last, left = time.time() - KEPT_DAYS * 86_400, KEPT_BYTES
-    found = []
-    for path in folder.glob("*.safetensors"):
-        with suppress(OSError):
-            found.append((path.stat().st_mtime, path.stat().st_size, path))
-    for written, size, path in sorted(found, reverse=True):
-        left -= size
-        if written < last or left < 0:
-            with suppress(OSError):
-                path.unlink()

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import energy  # noqa: E402
+import onnx_agreement  # noqa: E402
 import pruning  # noqa: E402
 import quantization  # noqa: E402
 import sensitivity  # noqa: E402
@@ -46,6 +47,7 @@ def main() -> int:
         *energy.peers(3 if options.reduced else 7),
         *pruning.figures(options.reduced),
         *quantization.figures(options.reduced),
+        *onnx_agreement.figures(options.reduced),
         *sensitivity.figures(options.reduced),
     ]
     report(figures, options.json)

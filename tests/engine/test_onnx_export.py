@@ -15,27 +15,24 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from engine.datasets import digits
-from engine.editing import look_at
 from engine.edits import InputGrid, PruneChannels, Quantize
 from engine.errors import ExportFailed
-from engine.export import onnx_counts, onnx_file, onnx_graph, verify
+from engine.export import onnx_counts, onnx_file, verify
 from engine.half_layers import half_from
 from engine.integer_layers import WeightFormat, quantized_from, round_weight
 from engine.job import Job
 from engine.layers import LayerId
 from engine.lazy import resolve
-from engine.quantization.quantizing import Quantization
 from engine.requests import InputSpec
 from engine.session import ModelSession
-from engine.sharing import share
 from engine.sources import opened as opened_models
 from engine.sources.opened import OpenedModel
 from engine.state import ModelInfo
 from engine.tracing import sample_inputs
 from tests.engine import recognizing
+from tests.engine.onnx_agreement import agreement, running, written
 
 AGREEING = 0.995
 """Share of samples with the same first class."""
@@ -58,40 +55,6 @@ in_process = pytest.mark.usefixtures("_children_in_this_process")
 
 def everything(session: ModelSession) -> tuple[LayerId, ...]:
     return session.snapshot.current.tree.select([""], "quantize")
-
-
-def written(model: nn.Module, *inputs: Any) -> bytes:
-    """The ONNX file of a model, for any batch."""
-    free = tree_map(lambda _: {0: torch.export.Dim.AUTO}, inputs)
-    with torch.no_grad():
-        program = torch.export.export(model.eval(), inputs, dynamic_shapes=free)
-    with onnx_file.quiet():
-        return onnx_file.serialized(onnx_graph.onnx_of(program))
-
-
-def running(
-    content: bytes, optimized: Path | None = None, level: str = ""
-) -> Callable[..., list[Tensor]]:
-    """The file as a function.
-
-    Args:
-        level: at which ONNX Runtime computes what it keeps packed; 1 rounds nothing more.
-    """
-    options = onnxruntime.SessionOptions()
-    if level:
-        options.add_session_config_entry(onnx_counts.ACCURACY_LEVEL, level)
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    names = [one.name for one in session.get_inputs()]
-
-    def run(*inputs: Tensor) -> list[Tensor]:
-        feeds = {name: one.numpy() for name, one in zip(names, inputs, strict=True)}
-        return [torch.from_numpy(one) for one in session.run(None, feeds)]
-
-    return run
 
 
 # Layers of every kind
@@ -484,37 +447,6 @@ def test_a_library_that_is_missing_is_named(
 
 # Networks as they are used
 
-NETWORKS = {"resnet18": 64, "mobilenet_v2": 96, "efficientnet_b0": 96, "vit_b_16": 48}
-"""Name -> side of the pictures."""
-SAMPLES = 200
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
-def test_onnx_runtime_agrees_with_the_simulation(name: str, job: Job, tmp_path: Path) -> None:
-    side = NETWORKS[name]
-    model = recognizing.recognizing(name, side)
-    data = recognizing.task(side, 32, SAMPLES)
-    images = data.validation.images
-    subject = look_at(model, (images[:1],), data)
-    handler = Quantization()
-    edit = Quantize(subject.tree.select([""], "quantize"), calibration_samples=32)
-    quantized = share(model)
-    handler.carry_out(handler.decide(edit, subject, job), quantized)
-
-    optimized = tmp_path / "optimized.onnx"
-    run = running(written(quantized, images[:2]), optimized)
-    with torch.no_grad():
-        wanted = torch.cat([quantized(part) for part in images.split(20)]).argmax(1)
-    got = torch.cat([run(part)[0] for part in images.split(20)]).argmax(1)
-    assert len(wanted.unique()) == recognizing.KINDS
-    assert (got == wanted).float().mean() >= AGREEING
-
-    convolutions, products = onnx_counts.counted(str(optimized))
-    assert (convolutions.integer, convolutions.total) == INTEGER[name][0]
-    assert (products.integer, products.total) == INTEGER[name][1]
-
-
 INTEGER = {
     "resnet18": ((20, 20), (1, 1)),
     "mobilenet_v2": ((51, 52), (1, 1)),
@@ -522,3 +454,13 @@ INTEGER = {
     "vit_b_16": ((0, 1), (73, 73)),
 }
 """How many convolutions and matrix products run in integers, of how many."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INTEGER)
+def test_onnx_runtime_agrees_with_the_simulation(name: str) -> None:
+    found = agreement(name, 200)
+    assert found.classes == recognizing.KINDS
+    assert found.same >= AGREEING
+    products = found.convolutions, found.products
+    assert tuple((one.integer, one.total) for one in products) == INTEGER[name]
