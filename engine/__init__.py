@@ -108,13 +108,13 @@ if TYPE_CHECKING:
     from engine.requests import Preprocessing as Preprocessing
     from engine.requests import RunSettings as RunSettings
     from engine.resources import resource as resource
+    from engine.sensitivities import SENSITIVITY_FORMATS as SENSITIVITY_FORMATS
     from engine.sensitivities import Cell as Cell
     from engine.sensitivities import Direction as Direction
     from engine.sensitivities import ScanRequest as ScanRequest
+    from engine.sensitivities import SensitivityFormat as SensitivityFormat
     from engine.sensitivities import SensitivityMap as SensitivityMap
     from engine.sensitivities import setting_name as setting_name
-    from engine.sensitivity.files import SENSITIVITY_FORMATS as SENSITIVITY_FORMATS
-    from engine.sensitivity.files import SensitivityFormat as SensitivityFormat
     from engine.sensitivity.files import read_sensitivity as read_sensitivity
     from engine.sensitivity.files import save_sensitivity as save_sensitivity
     from engine.sensitivity.scanning import Scan as Scan
@@ -179,11 +179,10 @@ _PUBLIC = {
     ),
     "engine.resources": ("resource",),
     "engine.sensitivities": (
-        "Cell", "Direction", "ScanRequest", "SensitivityMap", "setting_name",
+        "SENSITIVITY_FORMATS", "Cell", "Direction", "ScanRequest", "SensitivityFormat",
+        "SensitivityMap", "setting_name",
     ),
-    "engine.sensitivity.files": (
-        "SENSITIVITY_FORMATS", "SensitivityFormat", "read_sensitivity", "save_sensitivity",
-    ),
+    "engine.sensitivity.files": ("read_sensitivity", "save_sensitivity"),
     "engine.sensitivity.scanning": ("Scan",),
     "engine.sensitivity.settings": (
         "activations_setting", "bits_setting", "channels_setting", "weights_setting",

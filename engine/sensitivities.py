@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from engine.edits import Edit, edit_name
 from engine.layers import LayerId
+
+SensitivityFormat: TypeAlias = Literal["json", "csv", "distiller"]
+SENSITIVITY_FORMATS: Final[tuple[SensitivityFormat, ...]] = ("json", "csv", "distiller")
+"""Of the files that hold a map."""
 
 Direction: TypeAlias = Literal["only this", "all but this"]
 """Whether a cell's row alone is changed, or all other rows are."""

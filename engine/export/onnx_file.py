@@ -35,6 +35,9 @@ ALLOWED = 1e-3
 ALLOWED_ROUNDED = 5e-2
 """Where values are rounded, another order moves some of them by one step, and more after them."""
 
+_BEYOND = 3
+"""Integer kernels round biases too, which moves more values than the sixth digit of the input."""
+
 _MOST_BYTES = 2**31 - 2**24
 """Of tensors in one file, which protobuf ends at 2 GiB; beyond, they have a file of their own."""
 
@@ -52,8 +55,8 @@ def export_onnx(
     """Export with ``torch.onnx``, and compare ONNX Runtime's outputs with those in memory.
 
     Of the largest output they may differ by :data:`ALLOWED`; by :data:`ALLOWED_ROUNDED` where
-    activations are rounded; and by more only where the model in memory does so by itself when its
-    input changes in the sixth digit, which the report says.
+    activations are rounded; and by more only where the model in memory changes by a third of that
+    by itself when its input does in the sixth digit, which the report says.
 
     Raises:
         ExportFailed: torch cannot export the model, or the file did not pass.
@@ -101,15 +104,15 @@ def _checked(
     reader = "engine.export.onnx_file:reopen"
     allowed = ALLOWED_ROUNDED if rounded else ALLOWED
     unrest = _unrest(model, info) if rounded else 0.0
-    most = max(allowed, unrest)
+    most = max(allowed, _BEYOND * unrest)
     try:
         report = write_verified(path, content, reader, model, info.inputs, most, job)
     except ExportFailed as error:
         raise ExportFailed(str(error), error.remedy or (_SATURATION if rounded else "")) from error
-    if unrest <= allowed:
+    if most == allowed:
         return report
     told = (
-        f"Its outputs change by up to {100 * unrest:.0f} % when its input changes in the sixth "
+        f"Its outputs change by up to {100 * unrest:.2g} % when its input changes in the sixth "
         "digit, so the comparison tells little."
     )
     return replace(report, note=f"{report.note} {told}")

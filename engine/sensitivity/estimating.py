@@ -29,7 +29,7 @@ from engine.sensitivity.results import Place
 from engine.sharing import share
 from engine.unrounded import without_rounding
 
-_MACS = 2e10  # of the forward passes, as far as the least samples allow
+_MACS = 1e10  # of the forward passes, as far as the least samples allow
 _LEAST, _MOST = 16, 256  # samples
 
 Moved = dict[str, Tensor]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,10 +19,7 @@ from engine.edits import EDITS, Edit, PruneChannels, PruneWeights, edit_name
 from engine.errors import ExportFailed, SensitivityUnreadable
 from engine.files import write_atomically
 from engine.layers import LayerId
-from engine.sensitivities import Cell, SensitivityMap, setting_name
-
-SensitivityFormat: TypeAlias = Literal["json", "csv", "distiller"]
-SENSITIVITY_FORMATS: Final[tuple[SensitivityFormat, ...]] = ("json", "csv", "distiller")
+from engine.sensitivities import Cell, SensitivityFormat, SensitivityMap, setting_name
 
 _FORMAT, _VERSION = "secateur-sensitivity", 1
 _COLUMNS = (

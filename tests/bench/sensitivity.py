@@ -47,8 +47,8 @@ from tests.engine.living import alive, settled  # noqa: E402
 
 SETTINGS: tuple[Edit, ...] = (
     *map(channels_setting, (0.2, 0.6)),
-    *map(weights_setting, (0.5, 0.9)),
-    *map(bits_setting, (8, 4)),
+    weights_setting(0.7),
+    bits_setting(4),
 )
 CORRELATION, EARLY_CORRELATION = 0.6, 0.9
 """Goals of Spearman's rank correlation with the final map: of estimates, and of 32 images."""
@@ -66,7 +66,7 @@ class Network:
 
 NETWORKS = (
     Network("ResNet-18", "resnet18", 96, 128),
-    Network("ResNet-50", "resnet50", 64, 64),
+    Network("ResNet-50", "resnet50", 128, 32),
     Network("MobileNetV2", "mobilenet_v2", 96, 128),
 )
 

@@ -72,7 +72,7 @@ def opened(text: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
 def test_each_layer_is_described_by_what_it_is(subject: Subject) -> None:
     text, tensors = described(subject)
     said = {
-        name: {key: value for key, value in layer.items() if value not in (None, {})}
+        name: {key: value for key, value in layer.items() if value not in (None, {}, [])}
         for name, layer in text["layers"].items()
     }
     assert said == {
