@@ -220,9 +220,9 @@ class EditPanel(QWidget):
             self._forms,
             self._channels,
             self._hint,
-            self._ranges,
             self._effect,
             self._busy,
+            self._ranges,
             self._energy,
         ):
             inner.addWidget(widget)
