@@ -408,7 +408,9 @@ def test_calibration_samples_are_spread_over_the_training_split(
     model = nn.Sequential(Witness(), nn.Conv2d(1, 2, 1))
     subject = seen(model, 1, 1, 2, 2, data=toy_data(training))
     decision = decided(subject, "1", calibration_samples=samples)
-    assert Witness.seen == pytest.approx(wanted, abs=1)
+    probe, calibrated = Witness.seen[:2], Witness.seen[2:]
+    assert probe == [0, 999], "whether it takes two samples at once"
+    assert calibrated == pytest.approx(wanted, abs=1)
     count = min(samples, 1000)
     assert decision.calibration == f"Calibrated on {count} training samples of toy."
 
