@@ -301,16 +301,19 @@ def test_a_change_in_front_runs_everything(calls: list[str]) -> None:
     assert calls == list("abcd") * 2
 
 
+class Peeking(nn.Module):
+    """Reads a number of its second layer before it calls the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = conv(), conv()
+        self.two.gain = 2.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(self.one(x * self.two.gain))
+
+
 def test_a_number_of_another_layer_that_is_read_before_it_is_called_counts_as_a_change() -> None:
-    class Peeking(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two = conv(), conv()
-            self.two.gain = 2.0
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.two(self.one(x * self.two.gain))
-
     model, batches = Peeking(), noise(3, 4, 5, 5)
     prefixes = Prefixes()
     Ran(prefixes, model, batches)
@@ -792,15 +795,6 @@ def test_a_change_that_an_earlier_layer_reads_starts_there(calls: list[str]) -> 
 
 
 def test_sizes_that_an_earlier_layer_looks_at_are_seen_by_watching() -> None:
-    class Peeking(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two = conv(), conv()
-            self.two.gain = 2.0
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.two(self.one(x * self.two.gain))
-
     model, batches = Peeking(), noise(3, 4, 5, 5)
     prefixes = Prefixes()
     Ran(prefixes, model, batches)
