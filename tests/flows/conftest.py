@@ -20,6 +20,13 @@ from gui.theme import Theme
 TIMEOUT = 60_000
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that was kept of other runs is gone on with."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+
+
 @dataclass
 class Desk:
     """A window with everything behind it, and what its document has said."""

@@ -1,7 +1,5 @@
 """Quantization in the real window over the real engine: the range, the count, AdaRound kept."""
 
-from pathlib import Path
-
 import pytest
 from PySide6.QtWidgets import QLabel, QPushButton
 
@@ -14,10 +12,7 @@ CONV, BLOCK = LayerId("stage1.block0.conv1"), LayerId("stage1.block0")
 UNTIL = 30_000
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

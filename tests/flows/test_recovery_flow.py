@@ -1,7 +1,5 @@
 """Recovery in the real window over the real engine: train, pause, stop, go on, and what waits."""
 
-from pathlib import Path
-
 import pytest
 from PySide6.QtWidgets import QComboBox, QDialog, QLabel, QPushButton, QSpinBox
 
@@ -16,10 +14,7 @@ LONG = 500  # epochs: it does not end by itself
 UNTIL = 30_000
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
